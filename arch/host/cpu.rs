@@ -1,0 +1,40 @@
+//! Which CPU this is, and how many there are.
+
+use crate::sim::with_cpu;
+use abi::{CpuId, CpuMask};
+use std::sync::atomic::Ordering;
+
+/// The CPU that this host thread simulates.
+pub fn id() -> CpuId {
+    with_cpu(|cpu| cpu.id)
+}
+
+/// CPUs of this machine that are online.
+pub fn count() -> usize {
+    online().count() as usize
+}
+
+/// The CPUs of this machine that are online.
+pub fn online() -> CpuMask {
+    CpuMask(with_cpu(|cpu| cpu.machine.online.load(Ordering::SeqCst)))
+}
+
+/// A hint in a spin loop; on the host it also lets the other CPUs' threads run.
+pub fn relax() {
+    std::thread::yield_now();
+}
+
+/// Would wait for an interrupt.
+pub fn wait_for_interrupt() {
+    std::thread::yield_now();
+}
+
+/// The affinity register: here just the number.
+pub fn mpidr(cpu: CpuId) -> u64 {
+    u64::from(cpu.0) | 1 << 31
+}
+
+/// The main id register: a Cortex-A72 r0p3.
+pub fn midr(_: CpuId) -> u64 {
+    0x410f_d083
+}
