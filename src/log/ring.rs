@@ -1,0 +1,324 @@
+//! Where log records live: a ring that writers in any context add to without waiting, and that
+//! any number of readers follow.
+//!
+//! The ring is an array of slots of 128 bytes. A record takes one slot or several in a row; its
+//! first slot has the header. A writer reserves its slots by one compare-and-swap on `head`, which
+//! holds both the number of the next record and the number of the next slot; then it alone writes
+//! them. A slot's `state` tells lap, record number and whether it is complete.
+//!
+//! - A writer that finds a slot of the previous lap incomplete (its writer was interrupted or its
+//!   CPU is held up) does not touch it: the message is counted in `lost` and dropped.
+//! - Readers hold nothing. They copy a record and then check that its slots still are what they
+//!   were; if not, they were overtaken and go on at the oldest record.
+//!
+//! Numbers wrap after 2^40 records; laps after 2^13, which matters only to a writer that sleeps
+//! while a gigabyte is logged.
+
+use crate::{
+    atomic::{AtomicU64, Ordering, fence},
+    format::LINE_MAX,
+    level::{Facility, Level},
+};
+
+/// Data words in a slot besides its state.
+const WORDS: usize = 15;
+/// Words of the header in a record's first slot: time, and level, facility and length.
+const HEADER: usize = 2;
+
+const SEQ_BITS: u32 = 40;
+const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
+/// Bits of the slot number in `head`; laps are what exceeds the number of slots.
+const SLOT_BITS: u32 = 24;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+
+/// All zero until the first use, so that the ring costs nothing in the image.
+struct Slot {
+    /// See [`State`].
+    state: AtomicU64,
+    words: [AtomicU64; WORDS],
+}
+
+/// The state word: record number (40 bits), lap + 1 (13 bits), first slot, complete.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    seq: u64,
+    lap: u64,
+    first: bool,
+    complete: bool,
+}
+
+const LAP_BITS: u32 = 13;
+const LAP_MASK: u64 = (1 << LAP_BITS) - 1;
+
+impl State {
+    fn pack(self) -> u64 {
+        (self.seq & SEQ_MASK) << 24 | (self.lap & LAP_MASK) << 2 | u64::from(self.first) << 1 | u64::from(self.complete)
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self {
+            seq: word >> 24 & SEQ_MASK,
+            lap: word >> 2 & LAP_MASK,
+            first: word >> 1 & 1 != 0,
+            complete: word & 1 != 0,
+        }
+    }
+}
+
+/// A record without its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Number of the record, from 0 at boot, without gaps.
+    pub seq: u64,
+    /// Nanoseconds since boot.
+    pub time: u64,
+    /// Level.
+    pub level: Level,
+    /// Origin.
+    pub facility: Facility,
+    /// Bytes of text, which may be more than the reader's buffer took.
+    pub len: usize,
+}
+
+/// Why a read gave no record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadError {
+    /// There is no newer record yet.
+    Empty,
+    /// Records that the reader had not read are gone; it now stands at the oldest that is left
+    /// (/dev/kmsg: EPIPE).
+    Overrun,
+}
+
+/// The ring; `SLOTS` is a power of two up to 2^23.
+pub struct Ring<const SLOTS: usize> {
+    /// Next record number (high 40 bits) and next slot number (low 24 bits).
+    head: AtomicU64,
+    lost: AtomicU64,
+    slots: [Slot; SLOTS],
+}
+
+/// Where a reader stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    seq: u64,
+    slot: u64,
+}
+
+impl<const SLOTS: usize> Ring<SLOTS> {
+    /// An empty ring.
+    pub const fn new() -> Self {
+        const { assert!(SLOTS.is_power_of_two() && SLOTS <= 1 << 23) };
+        Self {
+            head: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            slots: [const { Slot { state: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; WORDS] } }; SLOTS],
+        }
+    }
+
+    fn slot(&self, number: u64) -> &Slot {
+        #[allow(clippy::indexing_slicing)] // masked to the length, so there is no check to fail
+        &self.slots[number as usize & (SLOTS - 1)]
+    }
+
+    fn lap(number: u64) -> u64 {
+        (((number & SLOT_MASK) >> SLOTS.trailing_zeros()) + 1) & LAP_MASK & (SLOT_MASK >> SLOTS.trailing_zeros())
+    }
+
+    fn slots_for(len: usize) -> u64 {
+        let words = HEADER + len.div_ceil(8);
+        words.div_ceil(WORDS) as u64
+    }
+
+    /// Adds a record; a trailing newline is dropped, a text that is too long is cut. Returns its
+    /// number, or `None` when it was dropped. Any context.
+    pub fn push(&self, level: Level, facility: Facility, time: u64, text: &[u8]) -> Option<u64> {
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let text = text.get(..LINE_MAX).unwrap_or(text);
+        let count = Self::slots_for(text.len());
+        let (seq, slot) = match self.reserve(count) {
+            Some(place) => place,
+            None => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+        };
+        let state = |n: u64, complete| State { seq, lap: Self::lap(slot.wrapping_add(n)), first: n == 0, complete };
+        for n in 0..count {
+            self.slot(slot.wrapping_add(n)).state.store(state(n, false).pack(), Ordering::Relaxed);
+        }
+        // Pairs with the fence in `copy`: a reader that sees a new word sees the new state.
+        fence(Ordering::Release);
+        let meta = (text.len() as u64) << 16 | u64::from(facility.number()) << 8 | level as u64;
+        let body = text.chunks(8).map(|chunk| {
+            let mut bytes = [0; 8];
+            if let Some(to) = bytes.get_mut(..chunk.len()) {
+                to.copy_from_slice(chunk);
+            }
+            u64::from_le_bytes(bytes)
+        });
+        for (n, word) in [time, meta].into_iter().chain(body).enumerate() {
+            let target = self.slot(slot.wrapping_add((n / WORDS) as u64));
+            if let Some(target) = target.words.get(n % WORDS) {
+                target.store(word, Ordering::Relaxed);
+            }
+        }
+        // The first slot last: it is what makes the record visible.
+        for n in (0..count).rev() {
+            self.slot(slot.wrapping_add(n)).state.store(state(n, true).pack(), Ordering::Release);
+        }
+        Some(seq)
+    }
+
+    /// Takes the next `count` slots: their record's number and the first slot's.
+    fn reserve(&self, count: u64) -> Option<(u64, u64)> {
+        let mut head = self.head.load(Ordering::Acquire);
+        loop {
+            let (seq, slot) = (head >> SLOT_BITS, head & SLOT_MASK);
+            for n in 0..count {
+                let number = slot.wrapping_add(n) & SLOT_MASK;
+                // Acquire: the writer of the previous lap is done before we write.
+                let state = State::unpack(self.slot(number).state.load(Ordering::Acquire));
+                let previous = Self::lap(number.wrapping_sub(SLOTS as u64));
+                let free = state.complete && state.lap == previous || state.lap == 0 && seq < SLOTS as u64;
+                if !free && self.head.load(Ordering::Acquire) == head {
+                    return None;
+                }
+            }
+            let next = (seq + 1) << SLOT_BITS | slot.wrapping_add(count) & SLOT_MASK;
+            match self.head.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some((seq, slot)),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Messages that were dropped because their slots were still being written.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// The number that the next record gets.
+    pub fn next_seq(&self) -> u64 {
+        self.head.load(Ordering::Acquire) >> SLOT_BITS
+    }
+
+    /// A reader that stands at the oldest record.
+    pub fn reader_at_oldest(&self) -> Reader {
+        let head = self.head.load(Ordering::Acquire);
+        let end = head & SLOT_MASK;
+        let mut reader = Reader { seq: head >> SLOT_BITS, slot: end };
+        // From the slot that is overwritten next onwards: the first record start is the oldest.
+        for n in 0..SLOTS as u64 {
+            let number = end.wrapping_sub(SLOTS as u64).wrapping_add(n) & SLOT_MASK;
+            let state = State::unpack(self.slot(number).state.load(Ordering::Acquire));
+            if state.first && state.lap == Self::lap(number) {
+                reader = Reader { seq: state.seq, slot: number };
+                break;
+            }
+        }
+        reader
+    }
+
+    /// A reader that stands behind the newest record.
+    pub fn reader_at_end(&self) -> Reader {
+        let head = self.head.load(Ordering::Acquire);
+        Reader { seq: head >> SLOT_BITS, slot: head & SLOT_MASK }
+    }
+
+    /// Reads the record at which the reader stands into `text`, as much as fits, and moves on.
+    pub fn read(&self, reader: &mut Reader, text: &mut [u8]) -> Result<Record, ReadError> {
+        let number = reader.slot & SLOT_MASK;
+        let state = State::unpack(self.slot(number).state.load(Ordering::Acquire));
+        let mine = State { seq: reader.seq & SEQ_MASK, lap: Self::lap(number), first: true, complete: true };
+        if state == mine && let Some((record, count)) = self.copy(number, mine, text) {
+            reader.seq += 1;
+            reader.slot = (number + count) & SLOT_MASK;
+            return Ok(record);
+        }
+        // Not written yet, being written, or overwritten: the head tells how far we are behind.
+        let head = self.head.load(Ordering::Acquire);
+        let behind = (head & SLOT_MASK).wrapping_sub(number) & SLOT_MASK;
+        if behind as usize <= SLOTS && reader.seq <= head >> SLOT_BITS {
+            return Err(ReadError::Empty);
+        }
+        *reader = self.reader_at_oldest();
+        Err(ReadError::Overrun)
+    }
+
+    /// Copies a record; `None` when it was overwritten meanwhile.
+    fn copy(&self, first: u64, state: State, text: &mut [u8]) -> Option<(Record, u64)> {
+        let word = |n: usize| {
+            let slot = self.slot(first.wrapping_add((n / WORDS) as u64));
+            slot.words.get(n % WORDS).map_or(0, |w| w.load(Ordering::Relaxed))
+        };
+        let (time, meta) = (word(0), word(1));
+        let len = ((meta >> 16) as usize).min(LINE_MAX);
+        let count = Self::slots_for(len);
+        for (n, chunk) in text.chunks_mut(8).take(len.div_ceil(8)).enumerate() {
+            let bytes = word(HEADER + n).to_le_bytes();
+            if let Some(from) = bytes.get(..chunk.len()) {
+                chunk.copy_from_slice(from);
+            }
+        }
+        // Pairs with the fence in `push`.
+        fence(Ordering::Acquire);
+        for n in 0..count {
+            let number = first.wrapping_add(n);
+            let expected = State { lap: Self::lap(number), first: n == 0, ..state };
+            if State::unpack(self.slot(number).state.load(Ordering::Relaxed)) != expected {
+                return None;
+            }
+        }
+        let record = Record {
+            seq: state.seq,
+            time,
+            level: Level::from_bits(meta as u8),
+            facility: Facility::from_number((meta >> 8) as u8),
+            len,
+        };
+        Some((record, count))
+    }
+}
+
+impl<const SLOTS: usize> Default for Ring<SLOTS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Reader {
+    /// At the oldest record of the kernel's log.
+    pub fn oldest() -> Self {
+        crate::RING.reader_at_oldest()
+    }
+
+    /// Behind the newest record of the kernel's log.
+    pub fn newest() -> Self {
+        crate::RING.reader_at_end()
+    }
+
+    /// Reads the next record's text into `buf`, as much as fits, and moves on.
+    pub fn read_record(&mut self, buf: &mut [u8]) -> Result<Record, ReadError> {
+        crate::RING.read(self, buf)
+    }
+
+    /// Whether a read would return something: a record, or that records were lost.
+    pub fn ready(&self) -> bool {
+        let mut probe = *self;
+        !matches!(probe.read_record(&mut []), Err(ReadError::Empty))
+    }
+
+    pub(crate) fn parts(self) -> (u64, u64) {
+        (self.seq, self.slot)
+    }
+
+    pub(crate) fn from_parts(seq: u64, slot: u64) -> Self {
+        Self { seq, slot }
+    }
+
+    /// Number of the record at which the reader stands.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+}

@@ -1,0 +1,1 @@
+//! The log as syslog(2) and /dev/kmsg show it.

@@ -1,0 +1,157 @@
+//! How CPUs take turns: a queued lock of four bytes.
+//!
+//! Waiters stand in a queue (MCS) and each spins on a word in its own cache line, so a hand-over
+//! moves one line instead of storming all of them. The lock itself is a byte that the holder sets
+//! and a tail that names the last waiter; the two are never accessed as one word. Only the front
+//! of the queue competes for the byte, with newcomers that saw an empty queue: each CPU can pass
+//! the queue so at most once, since the next time it sees the tail.
+//!
+//! Nodes belong to CPUs, not to locks: a CPU waits in at most one lock per context (thread,
+//! interrupt, abort), so four per CPU are enough; if they ever are not, the waiter spins on the
+//! byte without a queue.
+//!
+//! Invariants:
+//! - whoever changed `locked` from 0 to 1 owns the lock until it stores 0;
+//! - a node is in at most one queue, from the swap of `tail` until its owner left the queue;
+//! - preemption is off from before the first access until the release.
+
+use crate::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, spin_loop};
+use abi::MAX_CPUS;
+
+/// Contexts of one CPU that can wait for a lock at the same time.
+const LEVELS: usize = 4;
+
+/// A waiter's place in a queue.
+struct Node {
+    /// Ticket of the waiter behind, 0 while there is none.
+    next: AtomicU16,
+    /// 1 once the waiter in front left: this one is the front.
+    front: AtomicU8,
+}
+
+/// The nodes of one CPU, in cache lines of their own.
+#[repr(align(64))]
+struct CpuNodes {
+    /// How many nodes are in use; only this CPU writes it, interrupts restore what they found.
+    used: AtomicU32,
+    nodes: [Node; LEVELS],
+}
+
+/// The queue nodes of all CPUs.
+pub(crate) struct NodePool<const CPUS: usize> {
+    cpus: [CpuNodes; CPUS],
+}
+
+impl<const CPUS: usize> NodePool<CPUS> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            cpus: [const {
+                CpuNodes {
+                    used: AtomicU32::new(0),
+                    nodes: [const { Node { next: AtomicU16::new(0), front: AtomicU8::new(0) } }; LEVELS],
+                }
+            }; CPUS],
+        }
+    }
+
+    /// The node behind a ticket: `cpu * LEVELS + level + 1`.
+    fn node(&self, ticket: u16) -> Option<&Node> {
+        let n = usize::from(ticket.checked_sub(1)?);
+        self.cpus.get(n / LEVELS)?.nodes.get(n % LEVELS)
+    }
+}
+
+/// The nodes that the kernel's locks use.
+pub(crate) static NODES: NodePool<MAX_CPUS> = NodePool::new();
+
+/// The lock without data, guards or preemption.
+pub(crate) struct QueueLock {
+    locked: AtomicU8,
+    tail: AtomicU16,
+}
+
+impl QueueLock {
+    pub(crate) const fn new() -> Self {
+        Self { locked: AtomicU8::new(0), tail: AtomicU16::new(0) }
+    }
+
+    /// Takes the lock if it is free and nobody waits.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> bool {
+        self.tail.load(Ordering::Relaxed) == 0 && self.try_byte()
+    }
+
+    /// Takes the lock as the CPU with this index.
+    #[inline]
+    pub(crate) fn lock<const CPUS: usize>(&self, pool: &NodePool<CPUS>, cpu: impl FnOnce() -> usize) {
+        if !self.try_lock() {
+            self.lock_slow(pool, cpu());
+        }
+    }
+
+    /// Gives the lock back.
+    #[inline]
+    pub(crate) fn unlock(&self) {
+        // Pairs with the Acquire in `try_byte` of the next holder.
+        self.locked.store(0, Ordering::Release);
+    }
+
+    /// Whether somebody holds the lock: a hint.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.locked.load(Ordering::Relaxed) != 0
+    }
+
+    #[inline]
+    fn try_byte(&self) -> bool {
+        self.locked.load(Ordering::Relaxed) == 0
+            && self.locked.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Spins on the lock byte: at the front of the queue, or without a queue.
+    fn spin_for_byte(&self) {
+        while !self.try_byte() {
+            while self.locked.load(Ordering::Relaxed) != 0 {
+                spin_loop();
+            }
+        }
+    }
+
+    #[cold]
+    fn lock_slow<const CPUS: usize>(&self, pool: &NodePool<CPUS>, cpu: usize) {
+        let Some(mine) = pool.cpus.get(cpu) else { return self.spin_for_byte() };
+        let level = mine.used.load(Ordering::Relaxed);
+        let Some(node) = mine.nodes.get(level as usize) else { return self.spin_for_byte() };
+        // MAX_CPUS * LEVELS is far below 2^16.
+        let ticket = (cpu * LEVELS + level as usize + 1) as u16;
+        mine.used.store(level + 1, Ordering::Relaxed);
+        node.next.store(0, Ordering::Relaxed);
+        node.front.store(0, Ordering::Relaxed);
+
+        // Release: the node's reset above is visible to whoever finds the ticket (Acquire here).
+        let previous = self.tail.swap(ticket, Ordering::AcqRel);
+        if let Some(ahead) = pool.node(previous) {
+            // Pairs with the load of `next` by the waiter ahead.
+            ahead.next.store(ticket, Ordering::Release);
+            while node.front.load(Ordering::Acquire) == 0 {
+                spin_loop();
+            }
+        }
+
+        self.spin_for_byte();
+
+        // Leave the queue: either it becomes empty, or the waiter behind becomes its front.
+        if self.tail.compare_exchange(ticket, 0, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            let behind = loop {
+                let next = node.next.load(Ordering::Acquire);
+                if next != 0 {
+                    break next;
+                }
+                spin_loop();
+            };
+            if let Some(behind) = pool.node(behind) {
+                behind.front.store(1, Ordering::Release);
+            }
+        }
+        mine.used.store(level, Ordering::Relaxed);
+    }
+}
