@@ -1,0 +1,178 @@
+//! Linnet's own `/init`: mounts the pseudo file systems, runs what the boot asks for, and keeps a
+//! shell on the console.
+//!
+//! In this order: `/etc/rc`; then, if there is a `/job.sh`, that script and power off; else, if the
+//! kernel's command line has the word `test-userland`, the test programs and power off; else a
+//! shell on the console, started again whenever it ends, while orphans are reaped.
+//!
+//! It uses bare system calls where std would do more than needed: it runs on kernels that are
+//! being brought up.
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+
+const SHELL: &CStr = c"/bin/sh";
+const TESTS: &CStr = c"/bin/linnet-tests";
+const CONSOLE: &CStr = c"/dev/console";
+const ENVIRONMENT: [&CStr; 4] = [c"PATH=/bin:/sbin:/usr/bin", c"HOME=/root", c"TERM=linux", c"USER=root"];
+
+fn main() {
+    // SAFETY: getpid has no preconditions.
+    if unsafe { libc::getpid() } != 1 {
+        eprintln!("init: not process 1, nothing to do");
+        std::process::exit(1);
+    }
+    mount_pseudo_file_systems();
+    open_console();
+    println!("init: Linnet user space is up");
+    if exists(c"/etc/rc") {
+        run(SHELL, &[c"sh", c"/etc/rc"]);
+    }
+    if exists(c"/job.sh") {
+        let status = run(SHELL, &[c"sh", c"/job.sh"]);
+        println!("init: job ended with status {status}");
+        power_off();
+    }
+    if asked_for(b"test-userland") {
+        let mut words = vec![c"linnet-tests".to_owned()];
+        words.extend(test_selection());
+        let words: Vec<&CStr> = words.iter().map(|word| word.as_c_str()).collect();
+        let status = run(TESTS, &words);
+        println!("init: tests ended with status {status}");
+        power_off();
+    }
+    loop {
+        let shell = spawn(SHELL, &[c"-sh"], true);
+        if shell > 0 {
+            wait_for(shell);
+            println!("init: the shell ended, starting another");
+        } else {
+            println!("init: cannot start a shell: {}", std::io::Error::last_os_error());
+            wait_for(-1);
+        }
+    }
+}
+
+fn mount_pseudo_file_systems() {
+    for (kind, target, options) in [
+        (c"proc", c"/proc", c""),
+        (c"sysfs", c"/sys", c""),
+        (c"devtmpfs", c"/dev", c""),
+        (c"tmpfs", c"/tmp", c"mode=1777"),
+    ] {
+        // SAFETY: all pointers are to NUL-terminated constants. What a kernel lacks (sysfs, say)
+        // or has mounted itself (devtmpfs) is no reason to stop.
+        unsafe {
+            libc::mkdir(target.as_ptr(), 0o755);
+            libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast());
+        }
+    }
+}
+
+/// Makes the console standard input, output and error, if the kernel has not.
+fn open_console() {
+    // SAFETY: fcntl, open and dup2 take numbers and a constant path.
+    unsafe {
+        if libc::fcntl(0, libc::F_GETFD) >= 0 && libc::fcntl(2, libc::F_GETFD) >= 0 {
+            return;
+        }
+        let fd = libc::open(CONSOLE.as_ptr(), libc::O_RDWR);
+        for target in 0..3 {
+            if fd >= 0 && fd != target {
+                libc::dup2(fd, target);
+            }
+        }
+        if fd > 2 {
+            libc::close(fd);
+        }
+    }
+}
+
+fn exists(path: &CStr) -> bool {
+    // SAFETY: `path` is NUL-terminated.
+    unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
+}
+
+fn command_line() -> Vec<u8> {
+    std::fs::read("/proc/cmdline").unwrap_or_default()
+}
+
+/// Whether the command line, or the arguments the kernel made of it, have this word.
+fn asked_for(word: &[u8]) -> bool {
+    command_line().split(u8::is_ascii_whitespace).any(|have| have == word)
+        || std::env::args_os().any(|have| have.as_encoded_bytes() == word)
+}
+
+/// The names after `tests=` on the command line, separated by commas; none means all.
+fn test_selection() -> Vec<CString> {
+    let line = command_line();
+    let chosen = line.split(u8::is_ascii_whitespace).find_map(|word| word.strip_prefix(b"tests="));
+    let names = chosen.unwrap_or_default().split(|byte| *byte == b',').filter(|name| !name.is_empty());
+    names.filter_map(|name| CString::new(name).ok()).collect()
+}
+
+/// Runs a program to its end; returns its status as a shell would (128 + signal when killed).
+fn run(program: &CStr, words: &[&CStr]) -> i32 {
+    let pid = spawn(program, words, false);
+    if pid < 0 {
+        println!("init: cannot start {program:?}: {}", std::io::Error::last_os_error());
+        return 127;
+    }
+    let status = wait_for(pid);
+    if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) }
+}
+
+/// Starts a program in a session of its own, with the console as its controlling terminal when
+/// `console` is set. Returns its process id, or -1.
+fn spawn(program: &CStr, words: &[&CStr], console: bool) -> libc::pid_t {
+    let mut arguments: Vec<*const libc::c_char> = words.iter().map(|word| word.as_ptr()).collect();
+    arguments.push(ptr::null());
+    let mut environment: Vec<*const libc::c_char> = ENVIRONMENT.iter().map(|word| word.as_ptr()).collect();
+    environment.push(ptr::null());
+    // SAFETY: this process has one thread, so the child may do anything; both arrays and what
+    // they point to live until execve.
+    unsafe {
+        let pid = libc::fork();
+        if pid != 0 {
+            return pid;
+        }
+        libc::setsid();
+        if console {
+            // A session's terminal is the real one behind /dev/console; taking it away from an
+            // earlier shell's session needs the argument 1.
+            libc::ioctl(0, libc::TIOCSCTTY, 1);
+            libc::tcsetpgrp(0, libc::getpid());
+        }
+        libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+        libc::_exit(127)
+    }
+}
+
+/// Reaps children until `pid` (or any, for -1) has ended; returns its wait status.
+fn wait_for(pid: libc::pid_t) -> i32 {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a live i32.
+        let ended = unsafe { libc::waitpid(-1, &mut status, 0) };
+        if ended == pid || (ended > 0 && pid == -1) {
+            return status;
+        }
+        if ended < 0 {
+            // No child is left: an init must not end, and must not spin either.
+            // SAFETY: pause has no preconditions.
+            unsafe { libc::pause() };
+        }
+    }
+}
+
+fn power_off() -> ! {
+    // SAFETY: neither call has preconditions.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_POWER_OFF);
+    }
+    loop {
+        // SAFETY: pause has no preconditions.
+        unsafe { libc::pause() };
+    }
+}
