@@ -41,7 +41,57 @@ pub struct ReadGuard {
 #[inline]
 #[must_use]
 pub fn read_lock() -> ReadGuard {
-    ReadGuard { _preempt: PreemptGuard::new() }
+    let guard = ReadGuard { _preempt: PreemptGuard::new() };
+    host::enter();
+    guard
+}
+
+impl Drop for ReadGuard {
+    #[inline]
+    fn drop(&mut self) {
+        host::leave();
+    }
+}
+
+/// On the developer's machine a test may use RCU on threads that no scheduler ever sees, so there
+/// a CPU counts as idle whenever it is in no read section. On the target all of this is empty.
+mod host {
+    #[cfg(not(any(target_os = "none", loom)))]
+    mod real {
+        use crate::{PerCpu, atomic::{AtomicU32, Ordering}};
+
+        static NESTING: PerCpu<AtomicU32> = crate::per_cpu!(AtomicU32::new(0));
+
+        pub(in crate::rcu) const TRACKED: bool = true;
+
+        pub(in crate::rcu) fn enter() {
+            let cpu = arch::cpu::id();
+            if NESTING.get(cpu).fetch_add(1, Ordering::Relaxed) == 0 {
+                super::super::RCU.cpus.get(cpu).idle.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+
+        pub(in crate::rcu) fn leave() {
+            let cpu = arch::cpu::id();
+            if NESTING.get(cpu).fetch_sub(1, Ordering::Relaxed) == 1 {
+                super::super::RCU.cpus.get(cpu).idle.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    #[cfg(not(any(target_os = "none", loom)))]
+    pub(super) use real::{TRACKED, enter, leave};
+
+    #[cfg(any(target_os = "none", loom))]
+    pub(super) const TRACKED: bool = false;
+
+    #[cfg(any(target_os = "none", loom))]
+    #[inline]
+    pub(super) fn enter() {}
+
+    #[cfg(any(target_os = "none", loom))]
+    #[inline]
+    pub(super) fn leave() {}
 }
 
 /// The node of a callback; embedded in the object that is to be freed, so queuing allocates nothing.
@@ -112,6 +162,7 @@ pub fn synchronize() {
                 let preempt = PreemptGuard::new();
                 RCU.quiescent(preempt.cpu());
                 drop(preempt);
+                RCU.force(0);
                 spin_loop();
             }
         }
@@ -127,12 +178,18 @@ pub fn quiescent(cpu: CpuId) {
 
 /// This CPU goes idle (interrupts off): grace periods do not wait for it from here on.
 pub fn idle_enter(cpu: CpuId) {
-    RCU.idle_enter(cpu);
+    if host::TRACKED {
+        RCU.quiescent(cpu);
+    } else {
+        RCU.idle_enter(cpu);
+    }
 }
 
 /// This CPU is back from idle (interrupts still off).
 pub fn idle_exit(cpu: CpuId) {
-    RCU.idle_exit(cpu);
+    if !host::TRACKED {
+        RCU.idle_exit(cpu);
+    }
 }
 
 /// This CPU has come up; called by it before its first read section.
@@ -273,6 +330,8 @@ struct GracePeriod {
 }
 
 pub(crate) struct Rcu {
+    /// Grace periods look at all CPUs, not at those that are online.
+    tracked: bool,
     /// Number of the newest grace period that started. Read in each quiescent state, written
     /// once per grace period.
     started: CachePadded<AtomicU64>,
@@ -284,7 +343,12 @@ pub(crate) struct Rcu {
     cpus: PerCpu<PerCpuState>,
 }
 
-static RCU: Rcu = Rcu::new();
+static RCU: Rcu = Rcu::new(host::TRACKED);
+
+/// CPUs that run: also those that forgot `cpu_online`. A model has only those that called it.
+fn running() -> CpuMask {
+    if cfg!(loom) { CpuMask::EMPTY } else { arch::cpu::online() }
+}
 
 /// Hook calls that became due under a lock.
 #[derive(Default)]
@@ -308,8 +372,10 @@ impl Due {
 }
 
 impl Rcu {
-    pub(crate) const fn new() -> Self {
+    /// With `tracked`, every CPU idles until it says otherwise.
+    pub(crate) const fn new(tracked: bool) -> Self {
         Self {
+            tracked,
             started: CachePadded::new(AtomicU64::new(0)),
             completed: AtomicU64::new(0),
             waiting: CachePadded::new(AtomicU64::new(0)),
@@ -325,7 +391,7 @@ impl Rcu {
             ),
             cpus: crate::per_cpu!(PerCpuState {
                 seen: AtomicU64::new(0),
-                idle: AtomicU64::new(0),
+                idle: AtomicU64::new(host::TRACKED as u64),
                 queued: AtomicU32::new(0),
                 callbacks: SpinLock::new(
                     Callbacks { new: List::new(), waiting: List::new(), waiting_for: 0, ready: List::new() },
@@ -410,7 +476,7 @@ impl Rcu {
     fn start(&self, gp: &mut GracePeriod, number: u64) {
         gp.first_seen = 0;
         gp.reported = false;
-        let cpus = CpuMask(gp.online.0 | arch::cpu::online().0);
+        let cpus = if self.tracked { CpuMask::ALL } else { CpuMask(gp.online.0 | running().0) };
         self.waiting.store(cpus.0, Ordering::Release);
         self.started.store(number, Ordering::Release);
         self.waiting.fetch_and(!self.idle_among(cpus).0, Ordering::AcqRel);
@@ -497,7 +563,7 @@ impl Rcu {
     }
 
     fn queued(&self, cpu: CpuId) -> u32 {
-        self.cpus.get(cpu).queued.load(Ordering::Relaxed)
+        self.cpus.get(cpu).queued.load(Ordering::Acquire)
     }
 
     pub(crate) fn run_callbacks(&self, cpu: CpuId) -> usize {
@@ -508,11 +574,12 @@ impl Rcu {
             while let Some(node) = batch.pop() {
                 // SAFETY: `call` set it, and the node is out of all lists.
                 let run = unsafe { *node.as_ref().run.get() };
-                state.queued.fetch_sub(1, Ordering::Relaxed);
                 if let Some(run) = run {
                     // SAFETY: the promise of `call`'s caller; the grace period is over.
                     unsafe { run(node) };
                 }
+                // Release: who sees the count sink sees what the callback did.
+                state.queued.fetch_sub(1, Ordering::Release);
                 ran += 1;
             }
         }

@@ -3,7 +3,6 @@
 use crate::{
     LockClass,
     atomic::{AtomicU32, Ordering, fence, spin_loop},
-    guard::IrqGuard,
     spin::SpinLock,
 };
 use core::{cell::UnsafeCell, mem::MaybeUninit};
@@ -24,13 +23,19 @@ impl SeqCount {
     #[inline]
     pub fn read_begin(&self) -> u32 {
         loop {
-            // Pairs with the Release store of `write_end`.
-            let seen = self.count.load(Ordering::Acquire);
-            if seen & 1 == 0 {
+            if let Some(seen) = self.try_read_begin() {
                 return seen;
             }
             spin_loop();
         }
+    }
+
+    /// Begins a read section unless a writer is active.
+    #[inline]
+    pub fn try_read_begin(&self) -> Option<u32> {
+        // Pairs with the Release store of `write_end`.
+        let seen = self.count.load(Ordering::Acquire);
+        (seen & 1 == 0).then_some(seen)
     }
 
     /// Whether a writer was active since `read_begin`: what was read must be thrown away.
@@ -97,10 +102,22 @@ impl<T: Copy> SeqLock<T> {
         }
     }
 
+    /// The value, if no writer is active and none came between: for code that must not wait.
+    #[inline]
+    pub fn try_read(&self) -> Option<T> {
+        let seen = self.count.try_read_begin()?;
+        // SAFETY: as in `read`.
+        let copy = unsafe { self.data.get().cast::<MaybeUninit<T>>().read_volatile() };
+        if self.count.read_retry(seen) {
+            return None;
+        }
+        // SAFETY: no writer was active, so the copy is a whole `T`.
+        Some(unsafe { copy.assume_init() })
+    }
+
     /// Changes the value; interrupts are off meanwhile, so that no handler waits for its own CPU.
     #[track_caller]
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
-        let _irq = IrqGuard::new();
         let _writer = self.writer.lock_irq();
         // SAFETY: this is the only writer, and readers do not write.
         let mut value = unsafe { *self.data.get() };
