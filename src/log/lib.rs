@@ -22,7 +22,7 @@ pub use console::{
     console_level, emergency_print, flush, register_console, set_console_level, set_console_sink, set_early_console,
     set_emergency_sink, unregister_early_console,
 };
-pub use format::LineBuf;
+pub use format::{LINE_MAX, LineBuf};
 pub use level::{Facility, Level};
 pub use ring::{Reader, Record, ReadError};
 

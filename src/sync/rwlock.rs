@@ -61,7 +61,7 @@ impl<T: ?Sized> RwSpinLock<T> {
     #[track_caller]
     pub fn read(&self) -> ReadGuard<'_, T> {
         let context = PreemptGuard::new();
-        let held = lockdep::acquire_spin(self.class, 0, Location::caller());
+        let held = lockdep::acquire_shared(self.class, Location::caller());
         self.lock_shared(|| context.cpu().index());
         ReadGuard { lock: self, held, _context: context, not_send: PhantomData }
     }
@@ -71,7 +71,7 @@ impl<T: ?Sized> RwSpinLock<T> {
     #[track_caller]
     pub fn read_irq(&self) -> ReadIrqGuard<'_, T> {
         let context = IrqGuard::new();
-        let held = lockdep::acquire_spin(self.class, 0, Location::caller());
+        let held = lockdep::acquire_shared(self.class, Location::caller());
         self.lock_shared(|| context.cpu().index());
         ReadIrqGuard { lock: self, held, _context: context, not_send: PhantomData }
     }
