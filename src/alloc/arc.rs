@@ -29,12 +29,16 @@ use sync::{
 /// a use after free.
 const MAX_COUNT: u32 = i32::MAX as u32;
 
+/// In `deferred`: the block itself must outlive its last handle by a grace period, because an
+/// [`ArcSlot`](crate::ArcSlot) may lead readers to it.
+const FREE_LATER: u32 = 1 << 31;
+
 #[repr(C)]
 pub(crate) struct Inner<T: ?Sized> {
     strong: AtomicU32,
     /// Weak handles, plus one held by all strong handles together.
     weak: AtomicU32,
-    /// Strong counts that wait for a grace period.
+    /// Strong counts that wait for a grace period, and `FREE_LATER`.
     deferred: AtomicU32,
     /// How many of `deferred` the grace period now under way covers. Written by whoever raised
     /// `deferred` from zero, then only by the callback: never by two at once.
@@ -85,6 +89,8 @@ const fn value_offset(align: usize) -> usize {
 impl<T> KArc<T> {
     /// Moves `value` to the heap, shared.
     pub fn try_new(value: T) -> Result<Self, AllocError> {
+        // The block's size fits the 32 bits that `free_block` has for it.
+        const { assert!(size_of::<T>() < 1 << 31) };
         let ptr = raw::allocate(Layout::new::<Inner<T>>())?.cast::<Inner<T>>();
         // SAFETY: fresh memory of this layout.
         unsafe { ptr.write(new_inner(value, 1)) };
@@ -141,7 +147,7 @@ impl<T> KArc<T> {
         let inner = this.inner();
         // AcqRel: the callback of the previous round, which lowered the count to zero, is done
         // with `covered` and `node` before we write them.
-        if inner.deferred.fetch_add(1, Ordering::AcqRel) == 0 {
+        if inner.deferred.fetch_add(1, Ordering::AcqRel) & !FREE_LATER == 0 {
             // SAFETY: we raised the count from zero, so `covered` and the node are ours until the
             // callback takes them.
             unsafe {
@@ -149,6 +155,46 @@ impl<T> KArc<T> {
                 rcu::call(NonNull::from(&inner.node), grace_period_over::<T>);
             }
         }
+    }
+}
+
+impl<T> KArc<T> {
+    /// From now on the block's memory outlives its last handle by a grace period.
+    pub(crate) fn free_by_rcu(this: &Self) {
+        let deferred = &this.inner().deferred;
+        if deferred.load(Ordering::Relaxed) & FREE_LATER == 0 {
+            deferred.fetch_or(FREE_LATER, Ordering::Relaxed);
+        }
+    }
+
+    /// One more handle of a value whose last one may be going at this moment; then `None`.
+    ///
+    /// # Safety
+    /// `ptr` came from [`into_raw`](Self::into_raw) after [`free_by_rcu`](Self::free_by_rcu), and
+    /// was loaded in an RCU read section, which has not ended, from where it was before the last
+    /// handle went.
+    pub(crate) unsafe fn try_clone_from_ptr(ptr: *const T) -> Option<Self> {
+        // SAFETY: the block lives while the read section does. Only its count is looked at.
+        unsafe {
+            let inner = ptr.byte_sub(core::mem::offset_of!(Inner<T>, value)).cast::<Inner<T>>().cast_mut();
+            let weak = ManuallyDrop::new(KWeak { ptr: NonNull::new_unchecked(inner) });
+            weak.upgrade()
+        }
+    }
+}
+
+/// Frees a block after its grace period; its layout was left in `deferred` and `covered`.
+///
+/// # Safety
+/// `node` is that of a block without handles.
+unsafe fn free_block(node: NonNull<rcu::Head>) {
+    // SAFETY: the block is ours alone now. `node` is at the same offset for every T: the value
+    // comes after it.
+    unsafe {
+        let ptr = node.byte_sub(core::mem::offset_of!(Inner<()>, node)).cast::<Inner<()>>();
+        let size = ptr.as_ref().deferred.load(Ordering::Relaxed) as usize;
+        let align = *ptr.as_ref().covered.get() as usize;
+        raw::deallocate(ptr.cast(), Layout::from_size_align_unchecked(size, align));
     }
 }
 
@@ -162,7 +208,7 @@ unsafe fn grace_period_over<T>(node: NonNull<rcu::Head>) {
         let ptr = node.byte_sub(core::mem::offset_of!(Inner<T>, node)).cast::<Inner<T>>();
         let inner = ptr.as_ref();
         let covered = *inner.covered.get();
-        let left = inner.deferred.fetch_sub(covered, Ordering::AcqRel).wrapping_sub(covered);
+        let left = inner.deferred.fetch_sub(covered, Ordering::AcqRel).wrapping_sub(covered) & !FREE_LATER;
         if left != 0 {
             // Those came while we waited: a round of their own, counted from now.
             *inner.covered.get() = left;
@@ -425,8 +471,17 @@ impl<T: ?Sized> Drop for KWeak<T> {
         // SAFETY: the last weak handle, so no strong one either: the block is ours. The layout of
         // a dropped value is that of the live one: size and alignment come from the metadata.
         unsafe {
-            let layout = Layout::for_value(self.ptr.as_ref());
-            raw::deallocate(self.ptr.cast(), layout);
+            let inner = self.ptr.as_ref();
+            let layout = Layout::for_value(inner);
+            if inner.deferred.load(Ordering::Relaxed) & FREE_LATER == 0 {
+                raw::deallocate(self.ptr.cast(), layout);
+                return;
+            }
+            // No deferred strong count is left (each would be a handle), so node, `deferred` and
+            // `covered` are free for the last journey. `strong` stays 0 for late readers.
+            inner.deferred.store(layout.size() as u32, Ordering::Relaxed);
+            *inner.covered.get() = layout.align() as u32;
+            rcu::call(NonNull::from(&inner.node), free_block);
         }
     }
 }

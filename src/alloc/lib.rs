@@ -14,7 +14,8 @@
 //! 2. [`KArc`]: the inner block lives while `weak > 0`; all strong handles together hold one weak
 //!    count; the value is alive while `strong > 0`.
 //! 3. [`RcuArc`]: the pointer in the slot owns one strong count, which is given up a grace period
-//!    after the pointer left the slot.
+//!    after the pointer left the slot. [`ArcSlot`]: the block of every value that was in a slot is
+//!    freed a grace period after its last handle went.
 
 mod arc;
 mod boxed;
@@ -27,7 +28,7 @@ mod vec;
 pub use arc::{KArc, KWeak};
 pub use boxed::KBox;
 pub use fail::{disarm, fail_nth};
-pub use rcu_arc::RcuArc;
+pub use rcu_arc::{ArcSlot, RcuArc};
 pub use string::KString;
 pub use unsize::{CoerceUnsize, Coercion};
 pub use vec::{Drain, IntoIter, KVec};

@@ -120,6 +120,15 @@ impl<V: Send + Sync + 'static> RangeMap<V> {
         }
     }
 
+    /// Takes all ranges out. Needs no memory, cannot fail.
+    pub fn clear(&self) {
+        let mut len = self.lock.lock();
+        let root = self.root.swap(ptr::null_mut(), Ordering::AcqRel);
+        *len = 0;
+        // SAFETY: unreachable from here on, and the lock keeps writers out.
+        unsafe { node::drop_tree(root) };
+    }
+
     /// Puts one range in.
     pub fn insert(&self, start: u64, end: u64, value: KArc<V>) -> Result<(), RangeError<V>> {
         let mut edit = self.edit();
