@@ -1,0 +1,128 @@
+"""The whole test run: host tests and lints, both builds, then boots. Called by scripts/test."""
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import boot
+import matrix
+from machine import OUT, ROOT, Machine
+from report import Group, Report
+
+STATE = os.path.join(OUT, 'matrix.json')
+AT_ONCE = 2
+
+
+def step(report, name, command, limit=1800, shell_text=None):
+    """Runs a command on this machine as one check; a failure shows the end of its output."""
+    words = ['bash', '-c', f'. scripts/lib.sh && linnet_rust_env && {shell_text}'] if shell_text else command
+    try:
+        done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit)
+        text, good = done.stdout.decode('utf-8', 'replace'), done.returncode == 0
+    except subprocess.TimeoutExpired as late:
+        text, good = (late.stdout or b'').decode('utf-8', 'replace'), False
+    tail = '' if good else '\n' + '\n'.join('    | ' + line for line in text.splitlines()[-40:])
+    report.line(good, name, tail)
+    return good, text
+
+
+def host_checks(report):
+    good, text = step(report, 'host: cargo test', None, shell_text='cargo test -q')
+    step(report, 'host: clippy', None, shell_text='cargo clippy -q --all-targets -- -D warnings')
+    _, text = step(report, 'host: lint tables and unsafe', ['scripts/check-lints'])
+    for line in text.splitlines():
+        if line.startswith('unsafe'):
+            report.note(line)
+    step(report, 'host: allocation is fallible', ['scripts/check-fallible'])
+
+
+def build(report, *words):
+    return step(report, f'build {" ".join(words)}', ['scripts/build', *words])[0]
+
+
+def run_machine(report, machine, **options):
+    group = Group(report, machine.name())
+    try:
+        boot.machine_checks(group, machine, **options)
+    except Exception as error:  # A bug of the driver fails its machine, not the whole run.
+        group.line(False, 'driver', repr(error))
+    return group.good
+
+
+def image_digest(machine):
+    digest = hashlib.sha256()
+    for path in (machine.image(), machine.initrd):
+        with open(path, 'rb') as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def run_matrix(report, fresh):
+    """All machines of the cover, two at a time. What passed with the same kernel and initrd is
+    not booted again: an interrupted run goes on where it was."""
+    state = {}
+    if not fresh and os.path.exists(STATE):
+        with open(STATE) as file:
+            state = json.load(file)
+
+    def one(machine):
+        key = f'{machine.name()} {image_digest(machine)}'
+        if state.get(key):
+            report.line(True, f'[{machine.name()}] passed before')
+            return
+        if run_machine(report, machine):
+            with report.lock:
+                state[key] = True
+                with open(STATE + '.new', 'w') as file:
+                    json.dump(state, file, indent=1)
+                os.replace(STATE + '.new', STATE)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(one, matrix.pairwise() + matrix.QUICK[-1:]))
+
+
+def run_quick(report, stress):
+    odd = Machine(smp=2)
+    jobs = [lambda machine=machine: run_machine(report, machine, with_userland=machine.smp == 4 and machine.board == 'virt')
+            for machine in matrix.QUICK]
+    jobs.append(lambda: boot.odd_boots(Group(report, 'boot'), odd))
+    if stress:
+        jobs.append(lambda: run_machine(report, Machine(profile='debug', append='stress'), stress=stress))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda job: job(), jobs))
+
+
+def run_linux(report):
+    """The same checks on Debian's kernel: a check that fails here is a wrong check."""
+    machine = Machine(linux=True)
+    run_machine(report, machine, with_userland=True)
+    boot.odd_boots(Group(report, 'boot linux'), machine.with_(smp=2))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--all', action='store_true')
+    parser.add_argument('--fresh', action='store_true')
+    parser.add_argument('--linux', action='store_true')
+    parser.add_argument('--host', action='store_true')
+    parser.add_argument('--boot', action='store_true')
+    parser.add_argument('--stress', type=int, default=60)
+    options = parser.parse_args()
+    report = Report()
+    if options.linux:
+        if build(report, '--initrd-only'):
+            run_linux(report)
+        return report.close()
+    if not options.boot:
+        host_checks(report)
+    if not options.host and all([build(report, '--release'), build(report, '--debug', '--kernel-only')]):
+        if options.all:
+            run_matrix(report, options.fresh)
+        run_quick(report, options.stress)
+    return report.close()
+
+
+sys.exit(main())
