@@ -23,3 +23,14 @@ pub fn init() {
     timekeeper::init(arch::clock::counter(), arch::clock::frequency());
     klog::set_clock(timekeeper::log_clock);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, MutexGuard};
+
+    /// The clocks are the process's: tests that set them take turns.
+    pub(crate) fn turn() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}

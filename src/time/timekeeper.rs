@@ -230,3 +230,86 @@ pub fn set_tai_offset(seconds: i32) {
 pub(crate) fn ticks_at(at: Nanos) -> u64 {
     TIMEKEEPER.read().ticks_at(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arch::sim;
+
+    /// Runs `f` alone: the clocks are the process's.
+    fn alone(f: impl Fn() + Sync) {
+        let _turn = crate::tests::turn();
+        sim::run_on_cpus(1, |_| {
+            sim::set_counter(5_000);
+            init(5_000, 1_000_000_000);
+            TIMEKEEPER.update(|tk| tk.real_offset = Nanos::ZERO);
+            f();
+        });
+    }
+
+    #[test]
+    fn monotonic_time_starts_at_zero_and_follows_the_counter() {
+        alone(|| {
+            assert_eq!(monotonic(), Nanos(0));
+            sim::advance_counter(1234);
+            assert_eq!(monotonic(), Nanos(1234));
+            assert_eq!(boottime(), Nanos(1234));
+        });
+    }
+
+    #[test]
+    fn setting_the_real_time_leaves_the_monotonic_clock_alone() {
+        alone(|| {
+            sim::advance_counter(1_000);
+            let count = clock_set_count();
+            assert_eq!(set_realtime(Nanos::from_secs(1_700_000_000)), Ok(()));
+            assert_eq!(monotonic(), Nanos(1_000));
+            assert_eq!(realtime(), Nanos::from_secs(1_700_000_000));
+            assert_eq!(clock_set_count(), count + 1);
+            sim::advance_counter(7);
+            assert_eq!(realtime(), Nanos(1_700_000_000 * Nanos::PER_SEC + 7));
+            assert_eq!(Clock::Realtime.to_monotonic(realtime()), monotonic());
+        });
+    }
+
+    #[test]
+    fn real_time_before_boot_or_beyond_the_clock_is_refused_and_changes_nothing() {
+        alone(|| {
+            sim::advance_counter(10_000);
+            assert_eq!(set_realtime(Nanos(9_999)), Err(Errno::EINVAL));
+            assert_eq!(set_realtime(Nanos::MAX), Err(Errno::EINVAL));
+            assert_eq!(realtime(), Nanos(10_000));
+            assert_eq!(set_realtime(Nanos(10_000)), Ok(()));
+        });
+    }
+
+    #[test]
+    fn coarse_clocks_step_by_a_tick_and_are_never_ahead() {
+        alone(|| {
+            sim::advance_counter(COARSE_STEP.0 * 3 + 17);
+            assert_eq!(monotonic_coarse(), Nanos(COARSE_STEP.0 * 3));
+            assert_eq!(Clock::MonotonicCoarse.resolution(), COARSE_STEP);
+            assert!(realtime_coarse() <= realtime());
+        });
+    }
+
+    #[test]
+    fn tai_is_ahead_of_real_time_by_its_offset() {
+        alone(|| {
+            assert_eq!(set_realtime(Nanos::from_secs(1_000)), Ok(()));
+            set_tai_offset(37);
+            assert_eq!(Clock::Tai.now(), Nanos::from_secs(1_037));
+            assert_eq!(Clock::Tai.to_monotonic(Nanos::from_secs(1_037)), Nanos::ZERO);
+            set_tai_offset(0);
+        });
+    }
+
+    #[test]
+    fn clock_ids_are_those_of_clock_gettime() {
+        assert_eq!(Clock::from_id(0), Some(Clock::Realtime));
+        assert_eq!(Clock::from_id(1), Some(Clock::Monotonic));
+        assert_eq!(Clock::from_id(7), Some(Clock::Boottime));
+        assert_eq!(Clock::from_id(2), None);
+        assert_eq!(Clock::from_id(-6), None);
+    }
+}

@@ -24,7 +24,8 @@ pub trait TimerHandler: Send + Sync {
     /// The time has come. Hard interrupt context: interrupts are off, nothing here may sleep.
     fn expired(&self);
 
-    /// When to expire again (monotonic), asked right after [`expired`](Self::expired).
+    /// When to expire again (monotonic), asked right after [`expired`](Self::expired). A time that
+    /// is past counts as the next nanosecond.
     fn again(&self, _now: Nanos) -> Option<Nanos> {
         None
     }
@@ -230,7 +231,8 @@ fn run_one(cpu: CpuId, queue: &Queue, now: Nanos) -> bool {
         let mut state = timer.state.lock_irq();
         // Not if somebody armed it meanwhile.
         if state.armed.is_none() {
-            Inner::arm(&timer, &mut state, at);
+            // After `now`, so that the round ends.
+            Inner::arm(&timer, &mut state, at.max(now.saturating_add(Nanos(1))));
         }
     }
     // Before `running` is cleared: so this is never the last reference, and a handler is never
@@ -249,4 +251,216 @@ pub fn next_event(cpu: CpuId) -> Option<Nanos> {
 /// How many timer interrupts a CPU has taken.
 pub fn interrupt_count(cpu: CpuId) -> u64 {
     QUEUES.get(cpu).interrupts.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arch::sim;
+    use kalloc::{CoerceUnsize, Coercion};
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32},
+    };
+
+    /// Runs `f` on `n` CPUs with the clocks at zero and one tick a nanosecond.
+    fn on_cpus(n: usize, f: impl Fn(CpuId) + Sync) {
+        let _turn = crate::tests::turn();
+        sim::set_counter(0);
+        timekeeper::init(0, 1_000_000_000);
+        sim::run_on_cpus(n, f);
+    }
+
+    /// Notes when it expired.
+    #[derive(Default)]
+    struct Log {
+        at: Mutex<std::vec::Vec<u64>>,
+        period: Option<u64>,
+    }
+
+    impl TimerHandler for Log {
+        fn expired(&self) {
+            assert!(arch::preempt::in_interrupt());
+            self.at.lock().unwrap().push(timekeeper::monotonic().0);
+        }
+        fn again(&self, now: Nanos) -> Option<Nanos> {
+            self.period.map(|p| Nanos(now.0 + p))
+        }
+    }
+
+    fn timer(log: Log) -> (KArc<Log>, Timer) {
+        let log = KArc::try_new(log).unwrap();
+        let handler: KArc<dyn TimerHandler> = log.clone().unsize(Coercion!(to dyn TimerHandler));
+        (log, Timer::new(handler).unwrap())
+    }
+
+    /// Moves the clock to `to` and takes the timer's interrupts on the way.
+    fn run_until(to: u64) {
+        while let Some(at) = sim::deadline().filter(|&at| at <= to) {
+            sim::set_counter(at.max(arch::clock::counter()));
+            sim::interrupt(interrupt);
+        }
+        sim::set_counter(to);
+    }
+
+    #[test]
+    fn timers_expire_in_the_order_of_their_deadlines() {
+        on_cpus(1, |_| {
+            let timers = [300, 100, 200].map(|at| {
+                let (log, timer) = timer(Log::default());
+                timer.arm(Nanos(at));
+                (log, timer)
+            });
+            assert_eq!(sim::deadline(), Some(100));
+            run_until(1000);
+            for ((log, timer), at) in timers.iter().zip([300, 100, 200]) {
+                assert_eq!(*log.at.lock().unwrap(), [at]);
+                assert!(!timer.is_armed());
+            }
+        });
+    }
+
+    #[test]
+    fn nothing_armed_means_no_deadline() {
+        on_cpus(1, |cpu| {
+            let (_, t) = timer(Log::default());
+            assert_eq!(sim::deadline(), None);
+            t.arm(Nanos(50));
+            assert_eq!(next_event(cpu), Some(Nanos(50)));
+            assert!(t.cancel());
+            assert_eq!(sim::deadline(), None);
+            assert!(!t.cancel());
+            t.arm(Nanos(60));
+            run_until(100);
+            assert_eq!(sim::deadline(), None);
+        });
+    }
+
+    #[test]
+    fn arming_again_moves_the_deadline() {
+        on_cpus(1, |_| {
+            let (log, t) = timer(Log::default());
+            t.arm(Nanos(50));
+            t.arm(Nanos(500));
+            assert_eq!(sim::deadline(), Some(500));
+            run_until(1000);
+            assert_eq!(*log.at.lock().unwrap(), [500]);
+        });
+    }
+
+    #[test]
+    fn a_periodic_handler_expires_until_it_is_cancelled() {
+        on_cpus(1, |_| {
+            let (log, t) = timer(Log { period: Some(10), ..Log::default() });
+            t.arm(Nanos(10));
+            run_until(35);
+            assert_eq!(*log.at.lock().unwrap(), [10, 20, 30]);
+            drop(t);
+            assert_eq!(sim::deadline(), None);
+        });
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_expires_at_once() {
+        on_cpus(1, |_| {
+            sim::set_counter(1000);
+            let (log, t) = timer(Log::default());
+            t.arm(Nanos(1));
+            run_until(1000);
+            assert_eq!(*log.at.lock().unwrap(), [1000]);
+            drop(t);
+        });
+    }
+
+    #[test]
+    fn a_handler_that_is_always_due_does_not_keep_the_interrupt() {
+        on_cpus(1, |_| {
+            let (log, t) = timer(Log { period: Some(0), ..Log::default() });
+            t.arm(Nanos(0));
+            sim::interrupt(interrupt);
+            assert!(log.at.lock().unwrap().len() < 1000);
+            assert!(sim::deadline().is_some());
+            t.cancel();
+        });
+    }
+
+    /// Holds up its CPU until the test lets it go.
+    #[derive(Default)]
+    struct Slow {
+        entered: AtomicBool,
+        leave: AtomicBool,
+        left: AtomicBool,
+    }
+
+    impl TimerHandler for Slow {
+        fn expired(&self) {
+            self.entered.store(true, Ordering::SeqCst);
+            while !self.leave.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            self.left.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn cancel_waits_for_a_handler_on_another_cpu_and_cancel_async_does_not() {
+        let slow = KArc::try_new(Slow::default()).unwrap();
+        let t = Timer::new(slow.clone().unsize(Coercion!(to dyn TimerHandler))).unwrap();
+        let armed = AtomicBool::new(false);
+        on_cpus(2, |cpu| {
+            if cpu == CpuId(0) {
+                t.arm(Nanos(0));
+                armed.store(true, Ordering::SeqCst);
+                sim::interrupt(interrupt);
+            } else {
+                while !slow.entered.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                assert!(!t.cancel_async());
+                assert!(!slow.left.load(Ordering::SeqCst));
+                slow.leave.store(true, Ordering::SeqCst);
+                assert!(!t.cancel());
+                assert!(slow.left.load(Ordering::SeqCst));
+            }
+        });
+        assert!(armed.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn timers_that_are_armed_and_cancelled_by_all_cpus_end_up_in_no_queue() {
+        struct Count(AtomicU32);
+        impl TimerHandler for Count {
+            fn expired(&self) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let timers: std::vec::Vec<_> = (0..4)
+            .map(|_| {
+                let count = KArc::try_new(Count(AtomicU32::new(0))).unwrap();
+                Timer::new(count.unsize(Coercion!(to dyn TimerHandler))).unwrap()
+            })
+            .collect();
+        on_cpus(4, |cpu| {
+            for n in 0..2000_u64 {
+                let t = &timers[(n as usize + cpu.index()) % timers.len()];
+                match n % 3 {
+                    0 => t.arm(Nanos(n / 2)),
+                    1 => {
+                        sim::interrupt(interrupt);
+                    }
+                    _ => {
+                        t.cancel();
+                    }
+                }
+                sim::advance_counter(1);
+            }
+        });
+        timers.iter().for_each(|t| {
+            t.cancel();
+        });
+        for cpu in 0..4 {
+            assert_eq!(next_event(CpuId(cpu)), None);
+        }
+        assert_eq!(sync::lockdep::violations(), 0);
+    }
 }
