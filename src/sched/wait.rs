@@ -1,0 +1,409 @@
+//! Waiting until something is true: the only way to sleep.
+//!
+//! "Enqueue, check, sleep": the sleeper stands in the queue and has announced its sleep before it
+//! looks at the condition, so a waker that makes it true afterwards finds it (`sleeper.rs` has the
+//! argument). Who changes what others wait for calls a `wake_*` afterwards; with nobody waiting
+//! that is a barrier and a load.
+//!
+//! The condition is a closure. It may take spin locks; it must not sleep. Each thread has one
+//! place to stand in a queue, made with the thread, so sleeping needs no memory. `poll` and
+//! `epoll` hang any number of callbacks on queues instead; each is allocated beforehand.
+//!
+//! Any context may wake. Lock order: a queue's callbacks, its threads, then run queues.
+
+use crate::{
+    cpu,
+    sleeper::{self, INTERRUPTIBLE, KILLABLE, RUNNING, UNINTERRUPTIBLE},
+    thread::{Sleeper, SleeperLink},
+};
+use abi::{Nanos, Result};
+use arch::thread::{FATAL_PENDING, SIGNAL_PENDING, ThreadHead};
+use collections::{ArcList, Link};
+use kalloc::KArc;
+use sync::{
+    LockClass, Once, SpinLock,
+    atomic::{AtomicU32, Ordering, fence},
+};
+
+static THREADS: LockClass = LockClass::new("wait_queue", 1600);
+static CALLBACKS: LockClass = LockClass::new("wait_queue_callbacks", 1590);
+
+/// What ends a sleep beside what is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// Nothing (D).
+    Uninterruptible,
+    /// A fatal signal (D).
+    Killable,
+    /// Any signal (S).
+    Interruptible,
+    /// Nothing, and it is no load: a kernel thread waits for work (I).
+    Idle,
+}
+
+impl Sleep {
+    fn state(self) -> u32 {
+        match self {
+            Self::Uninterruptible => UNINTERRUPTIBLE,
+            Self::Killable => KILLABLE,
+            Self::Interruptible => INTERRUPTIBLE,
+            Self::Idle => sleeper::IDLE,
+        }
+    }
+
+    /// Whether a signal that is pending ends this sleep.
+    fn ended_by_signal(self, head: &ThreadHead) -> bool {
+        let flags = match self {
+            Self::Uninterruptible | Self::Idle => return false,
+            Self::Killable => FATAL_PENDING,
+            Self::Interruptible => SIGNAL_PENDING | FATAL_PENDING,
+        };
+        head.flags() & flags != 0
+    }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome<T> {
+    /// What was waited for.
+    Ready(T),
+    /// A signal came first.
+    Interrupted,
+    /// The deadline came first.
+    TimedOut,
+}
+
+impl<T> Outcome<T> {
+    /// What was waited for, if it came.
+    pub fn ready(self) -> Option<T> {
+        match self {
+            Self::Ready(value) => Some(value),
+            Self::Interrupted | Self::TimedOut => None,
+        }
+    }
+}
+
+/// How to wait.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) how: Sleep,
+    pub(crate) deadline: Option<Nanos>,
+    /// What is waited for goes to one waiter only: a wake-up wakes one such.
+    pub(crate) exclusive: bool,
+}
+
+/// The threads of a wait queue.
+pub(crate) struct ThreadQueue {
+    /// Length of the list, to be read without the lock.
+    waiting: AtomicU32,
+    list: SpinLock<ArcList<SleeperLink>>,
+}
+
+impl ThreadQueue {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self { waiting: AtomicU32::new(0), list: SpinLock::new(ArcList::new(), &THREADS) }
+    }
+
+    /// Sleeps until `condition` gives something.
+    #[track_caller]
+    pub(crate) fn wait<T>(&self, manner: Manner, mut condition: impl FnMut() -> Option<T>) -> Outcome<T> {
+        sync::might_sleep();
+        let me = crate::current();
+        let sleeper = &me.sleeper;
+        debug_assert!(sleeper.state.get() == RUNNING && !sleeper.link.is_linked(), "a condition must not sleep");
+        let mut timer_is_set = false;
+        let mut again = false;
+        let outcome = loop {
+            if !sleeper.link.is_linked() {
+                self.enqueue(sleeper, manner.exclusive, again);
+            }
+            sleeper.state.begin(manner.how.state());
+            if let Some(value) = condition() {
+                break Outcome::Ready(value);
+            }
+            if manner.how.ended_by_signal(me.head()) {
+                break Outcome::Interrupted;
+            }
+            if let Some(deadline) = manner.deadline {
+                if time::monotonic() >= deadline {
+                    break Outcome::TimedOut;
+                }
+                if !timer_is_set {
+                    me.timer.arm(deadline);
+                    timer_is_set = true;
+                }
+            }
+            cpu::schedule();
+            again = true;
+        };
+        sleeper.state.cancel();
+        if sleeper.link.is_linked() {
+            self.dequeue(sleeper);
+        } else if manner.exclusive && !matches!(outcome, Outcome::Ready(_)) {
+            // A wake-up that was meant for one came to us, who do not use it.
+            self.wake(1);
+        }
+        if timer_is_set {
+            me.timer.cancel_async();
+        }
+        outcome
+    }
+
+    fn enqueue(&self, sleeper: &KArc<Sleeper>, exclusive: bool, again: bool) {
+        sleeper.exclusive.store(exclusive, Ordering::Relaxed);
+        let mut list = self.list.lock_irq();
+        // In front stand those that every wake-up wakes, then who was woken for nothing, so that
+        // it does not wait a whole round more.
+        let refused = if exclusive && !again {
+            list.push_back(sleeper.clone())
+        } else {
+            list.push_front(sleeper.clone())
+        };
+        debug_assert!(refused.is_ok(), "a thread waits in one queue");
+        self.waiting.store(list.len() as u32, Ordering::Relaxed);
+    }
+
+    fn dequeue(&self, sleeper: &KArc<Sleeper>) {
+        let mut list = self.list.lock_irq();
+        let _ = list.remove(sleeper);
+        self.waiting.store(list.len() as u32, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waits; a hint without a barrier.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) != 0
+    }
+
+    /// Wakes those who do not wait exclusively, and `exclusive` of those who do; returns how many
+    /// threads were woken.
+    #[inline]
+    pub(crate) fn wake(&self, exclusive: usize) -> usize {
+        // Pairs with the fence in `SleepState::begin`: either we see the waiter, or it sees what
+        // our caller changed.
+        fence(Ordering::SeqCst);
+        if !self.has_waiters() {
+            return 0;
+        }
+        self.wake_listed(exclusive)
+    }
+
+    fn wake_listed(&self, mut exclusive: usize) -> usize {
+        let mut woken = 0;
+        let mut list = self.list.lock_irq();
+        // Who wakes while we look stands behind those whom we saw: at most one round.
+        for _ in 0..list.len() {
+            let is_exclusive = match list.front() {
+                Some(first) => first.exclusive.load(Ordering::Relaxed),
+                None => break,
+            };
+            if is_exclusive && exclusive == 0 {
+                // Those who wait exclusively again may stand before others.
+                let Some(next) = list.remove_first(|s| !s.exclusive.load(Ordering::Relaxed)) else { break };
+                woken += usize::from(next.wake(sleeper::SLEEPING));
+                continue;
+            }
+            let Some(next) = list.pop_front() else { break };
+            if next.wake(sleeper::SLEEPING) {
+                woken += 1;
+                if is_exclusive {
+                    exclusive -= 1;
+                }
+            }
+        }
+        self.waiting.store(list.len() as u32, Ordering::Relaxed);
+        woken
+    }
+}
+
+/// What is called when a queue is woken: how `poll` and `epoll` wait in many queues at once.
+pub trait WakeCallback: Send + Sync {
+    /// The queue was woken; `key` says what became possible (bits of `poll(2)`; 0: not known).
+    /// Called under a lock and perhaps in an interrupt: may wake threads, may not sleep, and may
+    /// not add or remove callbacks.
+    fn woken(&self, key: u32);
+}
+
+/// A callback on a queue.
+struct Entry {
+    link: Link,
+    callback: KArc<dyn WakeCallback>,
+}
+
+collections::link_field!(EntryLink: Entry => link);
+
+/// The callbacks of a queue; on its own, so that a registration can outlive the queue.
+struct Callbacks {
+    count: AtomicU32,
+    list: SpinLock<ArcList<EntryLink>>,
+}
+
+/// A callback that is on a queue until this is dropped.
+pub struct Registration {
+    on: KArc<Callbacks>,
+    entry: KArc<Entry>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut list = self.on.list.lock_irq();
+        let removed = list.remove(&self.entry);
+        self.on.count.store(list.len() as u32, Ordering::Relaxed);
+        drop(list);
+        drop(removed);
+    }
+}
+
+/// Where threads wait until something is true.
+pub struct WaitQueue {
+    threads: ThreadQueue,
+    /// Made with the first callback.
+    callbacks: Once<KArc<Callbacks>>,
+}
+
+impl WaitQueue {
+    /// A queue in which nobody waits.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self { threads: ThreadQueue::new(), callbacks: Once::new() }
+    }
+
+    /// Sleeps until `condition` gives something, or a signal or the deadline (monotonic) ends the
+    /// sleep. The condition is looked at first: if it is true, nothing else matters.
+    #[track_caller]
+    pub fn wait_until<T>(
+        &self,
+        how: Sleep,
+        deadline: Option<Nanos>,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Outcome<T> {
+        if let Some(value) = condition() {
+            sync::might_sleep();
+            return Outcome::Ready(value);
+        }
+        self.threads.wait(Manner { how, deadline, exclusive: false }, condition)
+    }
+
+    /// As [`wait_until`](Self::wait_until), for what only one waiter can have: a wake-up wakes
+    /// only one of those who wait so, the one that waits longest.
+    #[track_caller]
+    pub fn wait_exclusive<T>(
+        &self,
+        how: Sleep,
+        deadline: Option<Nanos>,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Outcome<T> {
+        if let Some(value) = condition() {
+            sync::might_sleep();
+            return Outcome::Ready(value);
+        }
+        self.threads.wait(Manner { how, deadline, exclusive: true }, condition)
+    }
+
+    /// As [`wait_until`](Self::wait_until), with a condition on data behind a spin lock, which is
+    /// held while the condition is looked at and not while sleeping.
+    #[track_caller]
+    pub fn wait_until_locked<L, T>(
+        &self,
+        lock: &SpinLock<L>,
+        how: Sleep,
+        deadline: Option<Nanos>,
+        mut condition: impl FnMut(&mut L) -> Option<T>,
+    ) -> Outcome<T> {
+        self.wait_until(how, deadline, || condition(&mut lock.lock()))
+    }
+
+    /// Wakes all who do not wait exclusively and one who does. Full barrier.
+    #[inline]
+    pub fn wake_one(&self) {
+        self.wake_with(1, 0);
+    }
+
+    /// Wakes all who do not wait exclusively and `n` who do. Full barrier.
+    pub fn wake_n(&self, n: usize) {
+        self.wake_with(n, 0);
+    }
+
+    /// Wakes everybody. Full barrier.
+    #[inline]
+    pub fn wake_all(&self) {
+        self.wake_with(usize::MAX, 0);
+    }
+
+    /// As [`wake_one`](Self::wake_one); the callbacks learn what became possible.
+    #[inline]
+    pub fn wake_key(&self, key: u32) {
+        self.wake_with(1, key);
+    }
+
+    /// As [`wake_all`](Self::wake_all); the callbacks learn what became possible.
+    pub fn wake_all_key(&self, key: u32) {
+        self.wake_with(usize::MAX, key);
+    }
+
+    #[inline]
+    fn wake_with(&self, exclusive: usize, key: u32) {
+        // The barrier in `wake` orders the look at the callbacks too.
+        self.threads.wake(exclusive);
+        if let Some(callbacks) = self.callbacks.get()
+            && callbacks.count.load(Ordering::Relaxed) != 0
+        {
+            callbacks.call(key);
+        }
+    }
+
+    /// Whether a thread waits here, or a callback is set: a hint.
+    pub fn has_waiters(&self) -> bool {
+        self.threads.has_waiters() || self.callbacks.get().is_some_and(|c| c.count.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Hangs a callback on the queue until the registration is dropped. The caller looks at its
+    /// condition after this. Fails without memory.
+    pub fn add_callback(&self, callback: KArc<dyn WakeCallback>) -> Result<Registration> {
+        let entry = KArc::try_new(Entry { link: Link::new(), callback })?;
+        let callbacks = match self.callbacks.get() {
+            Some(callbacks) => callbacks,
+            None => {
+                let list = SpinLock::new(ArcList::new(), &CALLBACKS);
+                let new = KArc::try_new(Callbacks { count: AtomicU32::new(0), list })?;
+                self.callbacks.call_once(|| new)
+            }
+        };
+        {
+            let mut list = callbacks.list.lock_irq();
+            // A new entry is on no list.
+            let _ = list.push_back(entry.clone());
+            callbacks.count.store(list.len() as u32, Ordering::Relaxed);
+        }
+        // Pairs with the fence in `ThreadQueue::wake`.
+        fence(Ordering::SeqCst);
+        Ok(Registration { on: callbacks.clone(), entry })
+    }
+}
+
+#[cfg(not(loom))]
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Callbacks {
+    fn call(&self, key: u32) {
+        let list = self.list.lock_irq();
+        for entry in &*list {
+            entry.callback.woken(key);
+        }
+    }
+}
+
+/// Sleeps until a point of the monotonic clock.
+#[cfg(not(loom))]
+pub fn sleep_until(how: Sleep, deadline: Nanos) -> Outcome<()> {
+    let nobody = WaitQueue::new();
+    match nobody.wait_until(how, Some(deadline), || None::<()>) {
+        Outcome::TimedOut => Outcome::Ready(()),
+        other => other,
+    }
+}
