@@ -18,6 +18,8 @@ pub mod cache;
 pub mod clock;
 pub mod cpu;
 pub mod early_console;
+#[path = "../common/early_dt.rs"]
+pub mod early_dt;
 pub mod features;
 pub mod fp;
 pub mod irq;

@@ -1,0 +1,54 @@
+//! Which CPU this is, and which are online.
+
+use crate::percpu;
+use abi::{CpuId, CpuMask};
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The boot CPU is online from the start.
+static ONLINE: AtomicU64 = AtomicU64::new(1);
+
+/// The CPU that runs this.
+#[inline]
+pub fn id() -> CpuId {
+    CpuId(percpu::this().id.load(Ordering::Relaxed))
+}
+
+/// CPUs online so far.
+pub fn count() -> usize {
+    online().count() as usize
+}
+
+/// The CPUs online so far.
+#[inline]
+pub fn online() -> CpuMask {
+    CpuMask(ONLINE.load(Ordering::Acquire))
+}
+
+pub(crate) fn set_online(cpu: CpuId) {
+    ONLINE.fetch_or(CpuMask::of(cpu).0, Ordering::Release);
+}
+
+/// A hint in a spin loop.
+#[inline]
+pub fn relax() {
+    // SAFETY: a hint.
+    unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Sleeps until an interrupt is pending, masked or not.
+#[inline]
+pub fn wait_for_interrupt() {
+    // SAFETY: waits; DSB first, so that what was written before is out (Arm ARM D1.6.3).
+    unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
+}
+
+/// The affinity register of a CPU that is or was online.
+pub fn mpidr(cpu: CpuId) -> u64 {
+    percpu::block_of(cpu).map_or(0, |b| b.mpidr.load(Ordering::Relaxed))
+}
+
+/// The main id register of a CPU that is or was online.
+pub fn midr(cpu: CpuId) -> u64 {
+    crate::features::cpuinfo(cpu).midr
+}

@@ -1,0 +1,115 @@
+//! Switching threads, and how a new one starts. For the thread-switch crate of the scheduler.
+
+use crate::percpu;
+use crate::thread::{Context, FOREIGN_FP, ThreadHead};
+use crate::{UserRegs, fp, irq};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+core::arch::global_asm!(
+    include_str!("switch.S"),
+    CTX = const core::mem::offset_of!(ThreadHead, ctx),
+    CURRENT = const core::mem::offset_of!(percpu::CpuBlock, current),
+    THREAD_STARTED = sym thread_started,
+    ENTER_USER = sym enter_user,
+);
+
+unsafe extern "C" {
+    fn linnet_switch(prev: *const ThreadHead, next: *const ThreadHead);
+    fn linnet_thread_start();
+}
+
+static FINISH_HOOK: AtomicUsize = AtomicUsize::new(0);
+
+/// Registers what a thread that runs for the first time calls before its entry, with interrupts
+/// off: the scheduler's completion of the switch.
+pub fn set_finish_hook(hook: extern "C" fn()) {
+    FINISH_HOOK.store(hook as usize, Ordering::Release);
+}
+
+/// Continues with `next`; returns when some CPU switches back to `prev`.
+///
+/// # Safety
+/// `prev` is the current thread; `next` does not run anywhere, its context is complete and its
+/// stack mapped; both stay allocated; interrupts are off.
+#[inline]
+pub unsafe fn switch(prev: &ThreadHead, next: &ThreadHead) {
+    let cpu = percpu::this();
+    if prev.user.load(Ordering::Relaxed) {
+        prev.tpidr_el0.store(crate::thread::tls(), Ordering::Relaxed);
+        fp::switch_out(prev);
+    }
+    if next.user.load(Ordering::Relaxed) {
+        // SAFETY: a register that only programs use.
+        unsafe { crate::regs::write_sysreg!("tpidr_el0", next.tpidr_el0.load(Ordering::Relaxed)) };
+        fp::switch_in(next, cpu);
+    }
+    next.cpu.store(cpu.id.load(Ordering::Relaxed), Ordering::Relaxed);
+    // SAFETY: the caller's contract.
+    unsafe { linnet_switch(prev, next) };
+}
+
+/// Makes `head` the thread that runs on this CPU, on the stack in use: for the boot thread. The
+/// preempt count moves with it.
+///
+/// # Safety
+/// `head` is nobody's current thread, and its stack fields describe the stack in use.
+pub unsafe fn adopt(head: &'static ThreadHead) {
+    let flags = irq::save_and_disable();
+    let cpu = percpu::this();
+    let old = crate::thread::current().preempt_count.load(Ordering::Relaxed);
+    head.preempt_count.store(old, Ordering::Relaxed);
+    head.cpu.store(cpu.id.load(Ordering::Relaxed), Ordering::Relaxed);
+    cpu.current.store(core::ptr::from_ref(head).cast_mut(), Ordering::Relaxed);
+    // SAFETY: SP_EL0 is where the current thread's head is found. No `pure` read of it lives across
+    // this call, because the callee is not inlined and clobbers memory.
+    unsafe { crate::regs::write_sysreg!("sp_el0", core::ptr::from_ref(head) as u64) };
+    irq::restore(flags);
+}
+
+fn start(head: &ThreadHead, x19: u64, x20: u64) {
+    let sp = user_regs(head) as u64;
+    let lr = linnet_thread_start as *const () as u64;
+    let ctx: *mut Context = head.ctx.get();
+    // SAFETY: the thread has not started: nobody else touches its context.
+    unsafe { (*ctx).start(sp, lr, x19, x20) };
+}
+
+/// Makes `head` start at `entry(arg)` when it is first switched to, interrupts on. Its stack is
+/// known (`set_stack`). An entry that returns goes on to EL0 with the registers at the stack's top.
+pub fn prepare_kernel_stack(head: &ThreadHead, entry: extern "C" fn(usize), arg: usize) {
+    // SAFETY: the thread has not started: its stack is unused.
+    unsafe { user_regs(head).write(UserRegs::default()) };
+    start(head, entry as usize as u64, arg as u64);
+}
+
+/// Makes `head` return to EL0 with `regs` when it is first switched to: the child of a fork.
+pub fn prepare_user_return(head: &ThreadHead, regs: &UserRegs) {
+    // SAFETY: the thread has not started: its stack is unused.
+    unsafe { user_regs(head).write(*regs) };
+    head.user.store(true, Ordering::Relaxed);
+    start(head, 0, 0);
+}
+
+/// Where the user registers of a thread are: at the top of its stack.
+pub fn user_regs(head: &ThreadHead) -> *mut UserRegs {
+    let top = head.stack_top.load(Ordering::Relaxed);
+    (top - size_of::<UserRegs>() as u64) as *mut UserRegs
+}
+
+extern "C" fn thread_started() {
+    let hook = FINISH_HOOK.load(Ordering::Acquire);
+    if hook != 0 {
+        // SAFETY: only `set_finish_hook` stores here, always a function of this type.
+        unsafe { core::mem::transmute::<usize, extern "C" fn()>(hook)() };
+    }
+    irq::enable();
+}
+
+extern "C" fn enter_user() {
+    let head = crate::thread::current();
+    if !head.user.swap(true, Ordering::Relaxed) {
+        // First time at EL0: nothing of the program is in the registers yet.
+        crate::thread::set_tls(head.tpidr_el0.load(Ordering::Relaxed));
+        head.set_flag(FOREIGN_FP);
+    }
+}
