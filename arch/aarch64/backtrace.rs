@@ -109,7 +109,8 @@ fn stack_of(fp: u64) -> Option<(u64, u64)> {
 #[inline(never)]
 pub fn print_current(out: &mut dyn Write) {
     let fp: u64;
-    // SAFETY: reads the frame pointer.
-    unsafe { core::arch::asm!("mov {}, x29", out(reg) fp, options(nomem, nostack, preserves_flags)) };
+    // The caller's record: this function's own is gone when the call below is a tail call.
+    // SAFETY: x29 points to this function's frame record.
+    unsafe { core::arch::asm!("ldr {}, [x29]", out(reg) fp, options(readonly, nostack, preserves_flags)) };
     print(out, fp);
 }
