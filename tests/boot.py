@@ -50,8 +50,14 @@ def recovers(console):
     try:
         console.send(b'\x1b:q!\n')
         console.send_until(b'\x03', PROMPT, 60)
-        console.run('cd /', 60)
-        return True
+        for limit in (20, 60):
+            # The interrupt character also drops what was typed behind it: the first may be lost.
+            try:
+                console.run('cd /', limit)
+                return True
+            except Hang:
+                console.send(b'\x03')
+        return False
     except (Failure, OSError):
         return False
 

@@ -105,7 +105,8 @@ class Console:
     def run(self, command, limit=None):
         """Types a shell command; returns (its output, its status). The markers around it are not
         in the echo of what is typed."""
-        self.send(f'echo "@""@begin"; {command}; echo "@@$?""@@"\n')
+        join = '' if command.endswith('&') else ';'
+        self.send(f'echo "@""@begin"; {command}{join} echo "@@$?""@@"\n')
         self.expect(re.escape(BEGIN), limit)
         start = self.at
         match = self.expect(END, limit)

@@ -157,7 +157,8 @@ fn wait_for(pid: libc::pid_t) -> i32 {
         if ended == pid || (ended > 0 && pid == -1) {
             return status;
         }
-        if ended < 0 {
+        let interrupted = std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR);
+        if ended < 0 && !interrupted {
             // No child is left: an init must not end, and must not spin either.
             // SAFETY: pause has no preconditions.
             unsafe { libc::pause() };

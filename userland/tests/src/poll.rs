@@ -136,9 +136,10 @@ fn select_timeout() -> Outcome {
 }
 
 fn select_bad_descriptor_is_ebadf() -> Outcome {
-    let mut reads = set_of(&[999]);
+    // Below 64: Linux ignores descriptors beyond the size of the process's table.
+    let mut reads = set_of(&[50]);
     let null = std::ptr::null_mut();
-    errno!(select(1000, &mut reads, null, null, std::ptr::null_mut()), EBADF);
+    errno!(select(51, &mut reads, null, null, std::ptr::null_mut()), EBADF);
     errno!(select(-1, null, null, null, std::ptr::null_mut()), EINVAL);
     Ok(())
 }
