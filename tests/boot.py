@@ -45,6 +45,18 @@ def machine_checks(group, machine, with_userland=False, stress=0):
                     return
 
 
+def expect_prompt(group, machine):
+    """Boots to the prompt, and powers off."""
+    with Console(machine.command(), log_path(group.name), LIMIT) as console:
+        try:
+            console.prompt()
+            shell.uname(console, machine)
+            shell.power_off(console, machine)
+            group.line(True, 'boots')
+        except Failure as failure:
+            group.line(False, 'boots', f'{failure}\n{console.tail()}')
+
+
 def recovers(console):
     """Whether the shell still answers, after keys that end whatever runs in the foreground."""
     try:

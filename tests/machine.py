@@ -22,6 +22,7 @@ class Machine:
     linux: bool = False
     append: str = ''
     initrd: str = INITRD
+    image_path: str = ''
 
     def name(self):
         if self.board != 'virt':
@@ -38,6 +39,8 @@ class Machine:
         return 4 if self.board == 'raspi4b' else self.smp
 
     def image(self):
+        if self.image_path:
+            return self.image_path
         if self.linux:
             return os.path.join(CACHE, 'vmlinuz')
         return os.path.join(OUT, *(['debug'] if self.profile == 'debug' else []), 'Image')

@@ -37,10 +37,22 @@ def host_checks(report):
         if line.startswith('unsafe'):
             report.note(line)
     step(report, 'host: allocation is fallible', ['scripts/check-fallible'])
+    step(report, 'host: coverage page', ['scripts/coverage', '--check'])
+    step(report, 'host: system call page', ['scripts/syscalls-doc', '--check'])
 
 
 def build(report, *words):
     return step(report, f'build {" ".join(words)}', ['scripts/build', *words])[0]
+
+
+def static_core(report):
+    """A kernel on a core that is not position-independent, as rustup's is: it must boot too."""
+    target = os.path.join(OUT, 'static-core')
+    environment = f'CARGO_TARGET_DIR={target} LINNET_STATIC_CORE=1'
+    done, _ = step(report, 'build with a static core', ['bash', '-c', f'{environment} scripts/build --release --kernel-only'])
+    if done:
+        group = Group(report, 'static core')
+        boot.expect_prompt(group, Machine(image_path=os.path.join(target, 'linnet', 'Image')))
 
 
 def run_machine(report, machine, **options):
@@ -89,6 +101,7 @@ def run_quick(report, stress):
     jobs = [lambda machine=machine: run_machine(report, machine, with_userland=machine.smp == 4 and machine.board == 'virt')
             for machine in matrix.QUICK]
     jobs.append(lambda: boot.odd_boots(Group(report, 'boot'), odd))
+    jobs.append(lambda: static_core(report))
     if stress:
         jobs.append(lambda: run_machine(report, Machine(profile='debug', append='stress'), stress=stress))
     with ThreadPoolExecutor(AT_ONCE) as pool:

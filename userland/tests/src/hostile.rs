@@ -10,8 +10,8 @@ cases![hostile:
     unmapping_everything, closing_everything, racing_unmap_against_write, thread_bomb,
 ];
 
-/// Calls that take pointers: number, and for each argument 0 (a plausible number), 1 (a pointer
-/// that the call must read or write) or 2 (a pointer to a path).
+/// Calls that take pointers: number, name, and the arguments, in which 1 stands for a pointer and 9
+/// for an open file; all others are themselves.
 const TABLE: &[(i64, &str, [u8; 6])] = &[
     (SYS_getcwd, "getcwd", [1, 100, 0, 0, 0, 0]),
     (SYS_mkdirat, "mkdirat", [0, 1, 0, 0, 0, 0]),
@@ -52,7 +52,7 @@ const TABLE: &[(i64, &str, [u8; 6])] = &[
     (SYS_getrandom, "getrandom", [1, 8, 0, 0, 0, 0]),
     (SYS_prlimit64, "prlimit64", [0, 7, 1, 1, 0, 0]),
     (SYS_sched_getaffinity, "sched_getaffinity", [0, 128, 1, 0, 0, 0]),
-    (SYS_ppoll, "ppoll", [1, 1, 0, 0, 0, 0]),
+    (SYS_ppoll, "ppoll", [1, 2, 0, 0, 0, 0]),
     (SYS_futex, "futex", [1, 0, 0, 0, 0, 0]),
     (SYS_getresuid, "getresuid", [1, 1, 1, 0, 0, 0]),
     (SYS_getresgid, "getresgid", [1, 1, 1, 0, 0, 0]),
@@ -82,7 +82,6 @@ fn attack(bad: u64) -> Outcome {
         let words = arguments.map(|kind| match kind {
             1 => bad,
             9 => fd,
-            0 => 0,
             other => u64::from(other),
         });
         // A directory argument of 0 is standard input, which no path that faults gets to see.
