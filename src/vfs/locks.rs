@@ -111,7 +111,7 @@ pub enum Flock {
     Unlock,
 }
 
-/// `flock(2)`. EWOULDBLOCK, EINTR, ENOLCK (no memory).
+/// `flock(2)`. EWOULDBLOCK, ERESTARTSYS, ENOLCK (no memory).
 pub fn flock(f: &OpenFile, how: Flock, wait: bool) -> Result {
     let s = state(&f.inode)?;
     if how == Flock::Unlock {
@@ -146,7 +146,7 @@ fn wait_for(s: &State, wait: bool, busy: Errno, attempt: &mut dyn FnMut() -> Opt
     }
     match s.queue.wait_until(Sleep::Interruptible, None, attempt) {
         Outcome::Ready(r) => r,
-        _ => Err(Errno::EINTR),
+        _ => Err(Errno::ERESTARTSYS),
     }
 }
 
@@ -156,7 +156,7 @@ pub fn get_record(f: &OpenFile, want: &RecordLock) -> Result<Option<RecordLock>>
     Ok(h.records.iter().filter(|r| r.conflicts(want)).min_by_key(|r| r.start).copied())
 }
 
-/// F_SETLK and F_SETLKW: locks, or with `unlock` frees, a range. EAGAIN, EINTR, ENOLCK (no
+/// F_SETLK and F_SETLKW: locks, or with `unlock` frees, a range. EAGAIN, ERESTARTSYS, ENOLCK (no
 /// memory), EBADF when the file is not open for the kind of access.
 pub fn set_record(f: &OpenFile, want: &RecordLock, unlock: bool, wait: bool) -> Result {
     if !unlock && !(if want.write { f.may_write() } else { f.may_read() }) {

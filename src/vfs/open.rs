@@ -102,10 +102,8 @@ pub fn open(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8], how: OpenHow) -> Re
     }
     // The file is usually there already: then the fast walk finds it.
     if !exclusive && name.last() != Some(&b'/') {
-        match namei::lookup(cx, at, name, lf) {
-            Ok(path) => return open_existing(path, flags, cx.cred),
-            Err(Errno::ENOENT) => {}
-            Err(e) => return Err(e),
+        if let Ok(path) = namei::lookup(cx, at, name, lf) {
+            return open_existing(path, flags, cx.cred);
         }
     }
     let mut walk = Walk::new(cx, at, name);

@@ -124,9 +124,9 @@ impl SuperBlock {
     /// A mount less; the last one ends the file system.
     pub(crate) fn unmounted(&self) {
         if self.mounts.fetch_sub(1, SeqCst) == 1 {
-            let root = self.root.lock().take();
             dcache::forget_super(self.serial);
             self.ops.shutdown(self);
+            let root = self.root.lock().take();
             drop(root);
         }
     }
