@@ -85,3 +85,14 @@ pub fn kmsg_line<const N: usize>(out: &mut LineBuf<N>, record: &Record, text: &[
     }
     out.push(b"\n");
 }
+
+/// A record as syslog(2) shows it: `<prio>[    1.234567] text\n`, the prefix before each line.
+pub fn syslog_lines<const N: usize>(out: &mut LineBuf<N>, record: &Record, text: &[u8]) {
+    let prio = u32::from(record.facility.number()) << 3 | record.level as u32;
+    for line in text.split(|&b| b == b'\n') {
+        let _ = write!(out, "<{prio}>");
+        stamp(out, record.time);
+        out.push(line);
+        out.push(b"\n");
+    }
+}

@@ -13,7 +13,7 @@
 #[allow(dead_code, unused_imports)] // one file for all crates; this one needs few of its names
 mod atomic;
 pub mod console;
-mod format;
+pub mod format;
 mod level;
 pub mod ring;
 pub mod syslog;
@@ -25,6 +25,9 @@ pub use console::{
 pub use format::{LINE_MAX, LineBuf};
 pub use level::{Facility, Level};
 pub use ring::{Reader, Record, ReadError};
+
+#[cfg(loom)]
+pub use atomic::model;
 
 use core::fmt;
 use ring::Ring;
@@ -68,7 +71,10 @@ pub fn write_user(level: Level, facility: Facility, text: &[u8]) {
 
 fn store(level: Level, facility: Facility, text: &[u8]) {
     let now = CLOCK.get().map_or(0, |clock| clock());
+    // A writer that is switched out in the middle would hold its slots for too long.
+    arch::preempt::disable();
     RING.push(level, facility, now, text);
+    arch::preempt::enable();
     console::flush();
 }
 

@@ -116,6 +116,19 @@ impl<const SLOTS: usize> Ring<SLOTS> {
         }
     }
 
+    /// Makes the atomics in a model, before its threads share them.
+    #[cfg(loom)]
+    pub fn touch(&self) {
+        self.head.load(Ordering::Relaxed);
+        self.lost.load(Ordering::Relaxed);
+        for slot in &self.slots {
+            slot.state.load(Ordering::Relaxed);
+            slot.words.iter().for_each(|word| {
+                word.load(Ordering::Relaxed);
+            });
+        }
+    }
+
     fn slot(&self, number: u64) -> &Slot {
         #[allow(clippy::indexing_slicing)] // masked to the length, so there is no check to fail
         &self.slots[number as usize & (SLOTS - 1)]
@@ -320,5 +333,105 @@ impl Reader {
     /// Number of the record at which the reader stands.
     pub fn seq(&self) -> u64 {
         self.seq
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn push<const N: usize>(ring: &Ring<N>, text: &[u8]) -> Option<u64> {
+        ring.push(Level::Info, Facility::Kernel, 5, text)
+    }
+
+    #[test]
+    fn records_come_back_in_order_and_then_the_ring_is_empty() {
+        let ring = Ring::<8>::new();
+        let mut reader = ring.reader_at_oldest();
+        assert_eq!(push(&ring, b"one\n"), Some(0));
+        assert_eq!(push(&ring, b"two"), Some(1));
+        let mut buf = [0; 16];
+        let record = ring.read(&mut reader, &mut buf).unwrap();
+        assert_eq!((record.seq, record.time, record.len, &buf[..3]), (0, 5, 3, &b"one"[..]));
+        assert_eq!(ring.read(&mut reader, &mut buf).unwrap().seq, 1);
+        assert_eq!(ring.read(&mut reader, &mut buf), Err(ReadError::Empty));
+    }
+
+    #[test]
+    fn a_reader_that_was_overtaken_is_told_and_goes_on_at_the_oldest() {
+        let ring = Ring::<8>::new();
+        let mut reader = ring.reader_at_oldest();
+        for n in 0..20_u8 {
+            push(&ring, &[b'a' + n]);
+        }
+        let mut buf = [0; 4];
+        assert_eq!(ring.read(&mut reader, &mut buf), Err(ReadError::Overrun));
+        assert_eq!(ring.read(&mut reader, &mut buf).unwrap().seq, 12);
+        assert_eq!(buf[0], b'a' + 12);
+    }
+
+    #[test]
+    fn a_slot_that_is_being_written_is_never_taken_by_another_writer() {
+        let ring = Ring::<4>::new();
+        // A writer that stops between reserving and writing: what an interrupted CPU looks like.
+        assert_eq!(ring.reserve(1), Some((0, 0)));
+        for _ in 0..3 {
+            assert!(push(&ring, b"x").is_some());
+        }
+        assert_eq!(push(&ring, b"dropped"), None);
+        assert_eq!(ring.lost(), 1);
+    }
+
+    #[test]
+    fn a_ring_works_for_more_laps_than_the_state_counts() {
+        let ring = Ring::<4>::new();
+        let mut reader = ring.reader_at_oldest();
+        for n in 0..40_000_u64 {
+            assert_eq!(push(&ring, b"x"), Some(n));
+            assert_eq!(ring.read(&mut reader, &mut []).map(|r| r.seq), Ok(n));
+        }
+    }
+
+    #[test]
+    fn readers_see_only_whole_records_while_all_cpus_write() {
+        static RING: Ring<64> = Ring::new();
+        arch::sim::run_on_cpus(4, |cpu| {
+            if cpu.0 == 0 {
+                let mut reader = RING.reader_at_oldest();
+                let (mut buf, mut last) = ([0; LINE_MAX], None);
+                for _ in 0..20_000 {
+                    if let Ok(record) = RING.read(&mut reader, &mut buf) {
+                        let text = &buf[..record.len];
+                        assert!(text.iter().all(|b| *b == text[0]), "torn record {record:?}");
+                        assert!(last.is_none_or(|last| record.seq > last));
+                        last = Some(record.seq);
+                    }
+                }
+            } else {
+                for n in 0..3000_usize {
+                    push(&RING, &[b'a' + cpu.0 as u8; 400][..1 + n % 400]);
+                }
+            }
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_is_the_newest_records_unchanged(lengths in prop::collection::vec(0_usize..600, 1..60)) {
+            let ring = Ring::<16>::new();
+            let texts: std::vec::Vec<_> = lengths.iter().enumerate().map(|(n, len)| std::vec![b'a' + (n % 26) as u8; *len]).collect();
+            for text in &texts {
+                prop_assert!(push(&ring, text).is_some());
+            }
+            let mut reader = ring.reader_at_oldest();
+            let (mut buf, mut next) = ([0; LINE_MAX], reader.seq);
+            while let Ok(record) = ring.read(&mut reader, &mut buf) {
+                prop_assert_eq!(record.seq, next);
+                prop_assert_eq!(&buf[..record.len], &texts[next as usize][..]);
+                next += 1;
+            }
+            prop_assert_eq!(next, texts.len() as u64);
+        }
     }
 }

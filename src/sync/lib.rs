@@ -20,6 +20,15 @@ pub mod rwlock;
 pub mod seq;
 pub mod spin;
 
+/// What the models in tests/loom.rs need of the insides.
+#[cfg(loom)]
+pub mod internals {
+    pub use crate::{
+        qlock::{NodePool, QueueLock},
+        rcu::Rcu,
+    };
+}
+
 pub use crate::{
     class::LockClass,
     guard::{IrqGuard, PreemptGuard},

@@ -8,7 +8,7 @@ use super::{Class, Kind, Place};
 use crate::{
     LockClass, PerCpu,
     atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-    qlock::{NODES, QueueLock},
+    qlock::QueueLock,
 };
 use core::{cell::UnsafeCell, fmt, ptr};
 
@@ -127,7 +127,7 @@ impl LockdepState {
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut List<MAX_SAVED>) -> R) -> R {
-        self.busy.lock(&NODES, || arch::cpu::id().index());
+        self.busy.lock_here();
         // SAFETY: the lock is held, and released only after the closure.
         let result = f(unsafe { &mut *self.saved.get() });
         self.busy.unlock();

@@ -16,6 +16,7 @@
 //! - preemption is off from before the first access until the release.
 
 use crate::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, spin_loop};
+#[cfg(not(loom))]
 use abi::MAX_CPUS;
 
 /// Contexts of one CPU that can wait for a lock at the same time.
@@ -38,12 +39,12 @@ struct CpuNodes {
 }
 
 /// The queue nodes of all CPUs.
-pub(crate) struct NodePool<const CPUS: usize> {
+pub struct NodePool<const CPUS: usize> {
     cpus: [CpuNodes; CPUS],
 }
 
 impl<const CPUS: usize> NodePool<CPUS> {
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             cpus: [const {
                 CpuNodes {
@@ -51,6 +52,18 @@ impl<const CPUS: usize> NodePool<CPUS> {
                     nodes: [const { Node { next: AtomicU16::new(0), front: AtomicU8::new(0) } }; LEVELS],
                 }
             }; CPUS],
+        }
+    }
+
+    /// Makes the atomics of these CPUs in a model, before its threads share them.
+    #[cfg(loom)]
+    pub fn touch(&self) {
+        for cpu in &self.cpus {
+            cpu.used.load(Ordering::Relaxed);
+            for node in &cpu.nodes {
+                node.next.load(Ordering::Relaxed);
+                node.front.load(Ordering::Relaxed);
+            }
         }
     }
 
@@ -62,42 +75,57 @@ impl<const CPUS: usize> NodePool<CPUS> {
 }
 
 /// The nodes that the kernel's locks use.
-pub(crate) static NODES: NodePool<MAX_CPUS> = NodePool::new();
+#[cfg(not(loom))]
+static NODES: NodePool<MAX_CPUS> = NodePool::new();
 
 /// The lock without data, guards or preemption.
-pub(crate) struct QueueLock {
+pub struct QueueLock {
     locked: AtomicU8,
     tail: AtomicU16,
 }
 
 impl QueueLock {
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self { locked: AtomicU8::new(0), tail: AtomicU16::new(0) }
     }
 
     /// Takes the lock if it is free and nobody waits.
     #[inline]
-    pub(crate) fn try_lock(&self) -> bool {
+    pub fn try_lock(&self) -> bool {
         self.tail.load(Ordering::Relaxed) == 0 && self.try_byte()
     }
 
     /// Takes the lock as the CPU with this index.
     #[inline]
-    pub(crate) fn lock<const CPUS: usize>(&self, pool: &NodePool<CPUS>, cpu: impl FnOnce() -> usize) {
+    pub fn lock<const CPUS: usize>(&self, pool: &NodePool<CPUS>, cpu: impl FnOnce() -> usize) {
         if !self.try_lock() {
             self.lock_slow(pool, cpu());
         }
     }
 
+    /// Takes one of the kernel's locks as this CPU.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn lock_here(&self) {
+        self.lock(&NODES, || arch::cpu::id().index());
+    }
+
+    /// In a model the threads are no CPUs with nodes of their own: they compete for the byte. The
+    /// queue has its own model.
+    #[cfg(loom)]
+    pub fn lock_here(&self) {
+        self.spin_for_byte();
+    }
+
     /// Gives the lock back.
     #[inline]
-    pub(crate) fn unlock(&self) {
+    pub fn unlock(&self) {
         // Pairs with the Acquire in `try_byte` of the next holder.
         self.locked.store(0, Ordering::Release);
     }
 
     /// Whether somebody holds the lock: a hint.
-    pub(crate) fn is_locked(&self) -> bool {
+    pub fn is_locked(&self) -> bool {
         self.locked.load(Ordering::Relaxed) != 0
     }
 

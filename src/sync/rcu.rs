@@ -329,7 +329,7 @@ struct GracePeriod {
     reported: bool,
 }
 
-pub(crate) struct Rcu {
+pub struct Rcu {
     /// Grace periods look at all CPUs, not at those that are online.
     tracked: bool,
     /// Number of the newest grace period that started. Read in each quiescent state, written
@@ -373,7 +373,7 @@ impl Due {
 
 impl Rcu {
     /// With `tracked`, every CPU idles until it says otherwise.
-    pub(crate) const fn new(tracked: bool) -> Self {
+    pub const fn new(tracked: bool) -> Self {
         Self {
             tracked,
             started: CachePadded::new(AtomicU64::new(0)),
@@ -401,14 +401,30 @@ impl Rcu {
         }
     }
 
-    fn completed(&self) -> u64 {
+    /// Makes the atomics of the first CPUs in a model, before its threads share them.
+    #[cfg(loom)]
+    pub fn touch(&self, cpus: u32) {
+        self.started.load(Ordering::Relaxed);
+        self.completed.load(Ordering::Relaxed);
+        self.waiting.load(Ordering::Relaxed);
+        for cpu in (0..cpus).map(CpuId) {
+            let state = self.cpus.get(cpu);
+            state.seen.load(Ordering::Relaxed);
+            state.idle.load(Ordering::Relaxed);
+            state.queued.load(Ordering::Relaxed);
+            drop(state.callbacks.lock_irq());
+            self.cpu_online(cpu);
+        }
+    }
+
+    pub fn completed(&self) -> u64 {
         // Pairs with the Release in `end`: the readers that are gone happened before.
         self.completed.load(Ordering::Acquire)
     }
 
     /// # Safety
     /// As for the function [`call`]; `cpu` is this CPU.
-    pub(crate) unsafe fn call(&self, cpu: CpuId, head: NonNull<Head>, run: unsafe fn(NonNull<Head>)) {
+    pub unsafe fn call(&self, cpu: CpuId, head: NonNull<Head>, run: unsafe fn(NonNull<Head>)) {
         // SAFETY: the node is ours until it is in the list.
         unsafe { *head.as_ref().run.get() = Some(run) };
         let state = self.cpus.get(cpu);
@@ -420,7 +436,7 @@ impl Rcu {
     }
 
     #[inline]
-    pub(crate) fn quiescent(&self, cpu: CpuId) {
+    pub fn quiescent(&self, cpu: CpuId) {
         // A stale `started` only delays the report to the next quiescent state.
         if self.cpus.get(cpu).seen.load(Ordering::Relaxed) != self.started.load(Ordering::Relaxed) {
             self.quiescent_slow(cpu);
@@ -428,7 +444,7 @@ impl Rcu {
     }
 
     #[cold]
-    fn quiescent_slow(&self, cpu: CpuId) {
+    pub fn quiescent_slow(&self, cpu: CpuId) {
         let state = self.cpus.get(cpu);
         // Acquire: the CPUs of that grace period are in `waiting`.
         state.seen.store(self.started.load(Ordering::Acquire), Ordering::Relaxed);
@@ -441,7 +457,7 @@ impl Rcu {
     }
 
     /// Takes CPUs off the current grace period, and ends it with the last.
-    fn report(&self, cpus: CpuMask) {
+    pub fn report(&self, cpus: CpuMask) {
         // Release: what the CPU read happened before the end of the grace period. Acquire: what
         // was removed before its start is not seen by later readers.
         let before = self.waiting.fetch_and(!cpus.0, Ordering::AcqRel);
@@ -482,7 +498,7 @@ impl Rcu {
         self.waiting.fetch_and(!self.idle_among(cpus).0, Ordering::AcqRel);
     }
 
-    fn idle_among(&self, cpus: CpuMask) -> CpuMask {
+    pub fn idle_among(&self, cpus: CpuMask) -> CpuMask {
         let mut idle = CpuMask::EMPTY;
         for cpu in cpus.iter() {
             // A read-modify-write, so that it is ordered against those of `idle_enter` and
@@ -495,21 +511,21 @@ impl Rcu {
         idle
     }
 
-    pub(crate) fn idle_enter(&self, cpu: CpuId) {
+    pub fn idle_enter(&self, cpu: CpuId) {
         self.cpus.get(cpu).idle.fetch_add(1, Ordering::AcqRel);
         self.quiescent(cpu);
     }
 
-    pub(crate) fn idle_exit(&self, cpu: CpuId) {
+    pub fn idle_exit(&self, cpu: CpuId) {
         self.cpus.get(cpu).idle.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn cpu_online(&self, cpu: CpuId) {
+    pub fn cpu_online(&self, cpu: CpuId) {
         let mut gp = self.state.lock_irq();
         gp.online = gp.online.with(cpu);
     }
 
-    fn cpu_offline(&self, cpu: CpuId) {
+    pub fn cpu_offline(&self, cpu: CpuId) {
         {
             let mut gp = self.state.lock_irq();
             gp.online = gp.online.without(cpu);
@@ -518,7 +534,7 @@ impl Rcu {
     }
 
     /// Asks for a grace period that starts after now; returns its number.
-    fn request(&self, waiter: Option<CpuId>) -> u64 {
+    pub fn request(&self, waiter: Option<CpuId>) -> u64 {
         let mut due = Due::default();
         let target;
         {
@@ -536,7 +552,7 @@ impl Rcu {
     }
 
     /// Moves batches on; returns whether callbacks are ready.
-    fn advance(&self, cpu: CpuId) -> bool {
+    pub fn advance(&self, cpu: CpuId) -> bool {
         let state = self.cpus.get(cpu);
         loop {
             let mut callbacks = state.callbacks.lock_irq();
@@ -557,16 +573,16 @@ impl Rcu {
         }
     }
 
-    fn callbacks_ready(&self, cpu: CpuId) -> bool {
+    pub fn callbacks_ready(&self, cpu: CpuId) -> bool {
         let callbacks = self.cpus.get(cpu).callbacks.lock_irq();
         !callbacks.ready.is_empty() || (!callbacks.waiting.is_empty() && self.completed() >= callbacks.waiting_for)
     }
 
-    fn queued(&self, cpu: CpuId) -> u32 {
+    pub fn queued(&self, cpu: CpuId) -> u32 {
         self.cpus.get(cpu).queued.load(Ordering::Acquire)
     }
 
-    pub(crate) fn run_callbacks(&self, cpu: CpuId) -> usize {
+    pub fn run_callbacks(&self, cpu: CpuId) -> usize {
         let state = self.cpus.get(cpu);
         let mut ran = 0;
         while self.advance(cpu) {
@@ -586,7 +602,7 @@ impl Rcu {
         ran
     }
 
-    fn force(&self, now: u64) {
+    pub fn force(&self, now: u64) {
         let mut due = Due::default();
         let (late, report);
         {

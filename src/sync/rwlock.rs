@@ -9,7 +9,7 @@ use crate::{
     atomic::{AtomicU32, Ordering, spin_loop},
     guard::{IrqGuard, PreemptGuard},
     lockdep,
-    qlock::{NODES, QueueLock},
+    qlock::QueueLock,
 };
 use core::{
     cell::UnsafeCell,
@@ -62,7 +62,7 @@ impl<T: ?Sized> RwSpinLock<T> {
     pub fn read(&self) -> ReadGuard<'_, T> {
         let context = PreemptGuard::new();
         let held = lockdep::acquire_shared(self.class, Location::caller());
-        self.lock_shared(|| context.cpu().index());
+        self.lock_shared();
         ReadGuard { lock: self, held, _context: context, not_send: PhantomData }
     }
 
@@ -72,7 +72,7 @@ impl<T: ?Sized> RwSpinLock<T> {
     pub fn read_irq(&self) -> ReadIrqGuard<'_, T> {
         let context = IrqGuard::new();
         let held = lockdep::acquire_shared(self.class, Location::caller());
-        self.lock_shared(|| context.cpu().index());
+        self.lock_shared();
         ReadIrqGuard { lock: self, held, _context: context, not_send: PhantomData }
     }
 
@@ -82,7 +82,7 @@ impl<T: ?Sized> RwSpinLock<T> {
     pub fn write(&self) -> WriteGuard<'_, T> {
         let context = PreemptGuard::new();
         let held = lockdep::acquire_spin(self.class, 0, Location::caller());
-        self.lock_alone(|| context.cpu().index());
+        self.lock_alone();
         WriteGuard { lock: self, held, _context: context, not_send: PhantomData }
     }
 
@@ -92,7 +92,7 @@ impl<T: ?Sized> RwSpinLock<T> {
     pub fn write_irq(&self) -> WriteIrqGuard<'_, T> {
         let context = IrqGuard::new();
         let held = lockdep::acquire_spin(self.class, 0, Location::caller());
-        self.lock_alone(|| context.cpu().index());
+        self.lock_alone();
         WriteIrqGuard { lock: self, held, _context: context, not_send: PhantomData }
     }
 
@@ -101,16 +101,24 @@ impl<T: ?Sized> RwSpinLock<T> {
         self.data.get_mut()
     }
 
+    /// Makes the lock's atomics in a model, before its threads share them.
+    #[cfg(loom)]
+    pub fn touch(&self) {
+        self.state.load(Ordering::Relaxed);
+        let _ = self.queue.try_lock();
+        self.queue.unlock();
+    }
+
     #[inline]
-    fn lock_shared(&self, cpu: impl FnOnce() -> usize) {
+    fn lock_shared(&self) {
         // Acquire pairs with the Release of the writer that left.
         if self.state.fetch_add(READER, Ordering::Acquire) & (WRITER | WAITING) != 0 {
-            self.lock_shared_slow(cpu);
+            self.lock_shared_slow();
         }
     }
 
     #[cold]
-    fn lock_shared_slow(&self, cpu: impl FnOnce() -> usize) {
+    fn lock_shared_slow(&self) {
         if arch::preempt::in_interrupt() {
             // Behind a waiting writer that waits for the code below us, we would wait for ever.
             while self.state.load(Ordering::Acquire) & WRITER != 0 {
@@ -119,7 +127,7 @@ impl<T: ?Sized> RwSpinLock<T> {
             return;
         }
         self.state.fetch_sub(READER, Ordering::Relaxed);
-        self.queue.lock(&NODES, cpu);
+        self.queue.lock_here();
         self.state.fetch_add(READER, Ordering::Relaxed);
         while self.state.load(Ordering::Acquire) & WRITER != 0 {
             spin_loop();
@@ -128,15 +136,15 @@ impl<T: ?Sized> RwSpinLock<T> {
     }
 
     #[inline]
-    fn lock_alone(&self, cpu: impl FnOnce() -> usize) {
+    fn lock_alone(&self) {
         if self.state.compare_exchange(0, WRITER, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            self.lock_alone_slow(cpu);
+            self.lock_alone_slow();
         }
     }
 
     #[cold]
-    fn lock_alone_slow(&self, cpu: impl FnOnce() -> usize) {
-        self.queue.lock(&NODES, cpu);
+    fn lock_alone_slow(&self) {
+        self.queue.lock_here();
         self.state.fetch_or(WAITING, Ordering::Relaxed);
         // Only the front of the queue sets WAITING, so it is ours to trade for WRITER.
         while self.state.compare_exchange(WAITING, WRITER, Ordering::Acquire, Ordering::Relaxed).is_err() {

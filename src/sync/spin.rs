@@ -3,7 +3,7 @@
 //! A class whose locks are ever taken in an interrupt handler must be taken with interrupts off
 //! everywhere (`lock_irq`); the lock-order checker watches that.
 
-use crate::{LockClass, guard::{IrqGuard, PreemptGuard}, lockdep, qlock::QueueLock, qlock::NODES};
+use crate::{LockClass, guard::{IrqGuard, PreemptGuard}, lockdep, qlock::QueueLock};
 use core::{
     cell::UnsafeCell,
     fmt,
@@ -38,7 +38,7 @@ impl RawSpinLock {
     pub fn lock_nested(&self, class: &'static LockClass, subclass: u8) -> RawSpinGuard<'_> {
         let context = PreemptGuard::new();
         let held = lockdep::acquire_spin(lockdep::Class::new(class), subclass, Location::caller());
-        self.queue.lock(&NODES, || context.cpu().index());
+        self.queue.lock_here();
         RawSpinGuard { lock: self, held, _context: context }
     }
 
@@ -124,7 +124,7 @@ impl<T: ?Sized> SpinLock<T> {
     pub fn lock_nested(&self, subclass: u8) -> SpinGuard<'_, T> {
         let context = PreemptGuard::new();
         let held = lockdep::acquire_spin(self.class, subclass, Location::caller());
-        self.queue.lock(&NODES, || context.cpu().index());
+        self.queue.lock_here();
         SpinGuard { lock: self, held, _context: context, not_send: PhantomData }
     }
 
@@ -153,7 +153,7 @@ impl<T: ?Sized> SpinLock<T> {
     pub fn lock_irq_nested(&self, subclass: u8) -> SpinIrqGuard<'_, T> {
         let context = IrqGuard::new();
         let held = lockdep::acquire_spin(self.class, subclass, Location::caller());
-        self.queue.lock(&NODES, || context.cpu().index());
+        self.queue.lock_here();
         SpinIrqGuard { lock: self, held, _context: context, not_send: PhantomData }
     }
 
