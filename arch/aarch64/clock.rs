@@ -1,35 +1,33 @@
 //! The virtual counter and this CPU's one-shot timer on it (Arm ARM D12).
 
-use core::arch::asm;
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0};
+use tock_registers::interfaces::{Readable, Writeable};
 
 /// The counter now. The ISB keeps the read in program order (Arm ARM D12.2.2).
 #[inline]
 pub fn counter() -> u64 {
-    let value: u64;
-    // SAFETY: a read.
-    unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) value, options(nomem, nostack, preserves_flags)) };
-    value
+    barrier::isb(barrier::SY);
+    CNTVCT_EL0.get()
 }
 
 /// Ticks in a second, as the firmware says.
 #[inline]
 pub fn frequency() -> u64 {
-    crate::regs::read_sysreg!("cntfrq_el0")
+    CNTFRQ_EL0.get()
 }
 
 /// Makes this CPU's timer interrupt when the counter reaches `counter`.
 #[inline]
 pub fn set_deadline(counter: u64) {
-    // SAFETY: this CPU's own timer. ENABLE = 1, IMASK = 0.
-    unsafe {
-        asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) counter, in(reg) 1u64,
-             options(nostack, preserves_flags))
-    };
+    CNTV_CVAL_EL0.set(counter);
+    CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::SET + CNTV_CTL_EL0::IMASK::CLEAR);
+    barrier::isb(barrier::SY);
 }
 
-/// Stops this CPU's timer.
+/// Stops this CPU's timer. The ISB: the interrupt is withdrawn before it is unmasked.
 #[inline]
 pub fn clear_deadline() {
-    // SAFETY: this CPU's own timer.
-    unsafe { asm!("msr cntv_ctl_el0, xzr", "isb", options(nostack, preserves_flags)) };
+    CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::CLEAR);
+    barrier::isb(barrier::SY);
 }

@@ -2,6 +2,7 @@
 
 use crate::percpu;
 use abi::{CpuId, CpuMask};
+use aarch64_cpu::asm::{barrier, wfi};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,8 +40,8 @@ pub fn relax() {
 /// Sleeps until an interrupt is pending, masked or not.
 #[inline]
 pub fn wait_for_interrupt() {
-    // SAFETY: waits; DSB first, so that what was written before is out (Arm ARM D1.6.3).
-    unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
+    barrier::dsb(barrier::SY); // what was written before is out (Arm ARM D1.6.3)
+    wfi();
 }
 
 /// The affinity register of a CPU that is or was online.

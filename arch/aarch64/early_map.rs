@@ -85,7 +85,7 @@ unsafe extern "C" fn linnet_early_map(layout: *const ImageLayout, base: u64, dtb
     let slots = span / BLOCK;
     let offset = match &tree {
         // The high half of the product of a 32-bit number and the range: no division.
-        Some(tree) => ((tree.random_offset_seed() & 0xffff_ffff) * slots >> 32) * BLOCK,
+        Some(tree) => (((tree.random_offset_seed() & 0xffff_ffff) * slots) >> 32) * BLOCK,
         None => 0,
     };
 

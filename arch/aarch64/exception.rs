@@ -98,7 +98,7 @@ fn page_fault(esr: u64, far: u64, execute: bool, from_user: bool) -> PageFault {
         0x04..=0x07 => FaultKind::Translation,
         0x08..=0x0b => FaultKind::AccessFlag,
         0x0c..=0x0f => FaultKind::Permission,
-        0x10..=0x17 | 0x18..=0x1f => FaultKind::External,
+        0x10..=0x1f => FaultKind::External,
         0x21 => FaultKind::Alignment,
         _ => FaultKind::Other,
     };
@@ -203,8 +203,9 @@ fn emulate_mrs(regs: &mut UserRegs, mrs: Option<Mrs>) -> bool {
 }
 
 #[inline]
-fn interrupt() {
+fn interrupt(from_user: bool) {
     preempt::enter_interrupt();
+    percpu::this().from_user.store(from_user, Ordering::Relaxed);
     if panic::is_stopping() {
         panic::stop_this_cpu();
     }
@@ -213,11 +214,11 @@ fn interrupt() {
 }
 
 extern "C" fn el0_irq() {
-    interrupt();
+    interrupt(true);
 }
 
 extern "C" fn el1_irq() {
-    interrupt();
+    interrupt(false);
     let head = thread::current();
     if head.preempt_count.load(Ordering::Relaxed) == 0
         && head.flags.load(Ordering::Relaxed) & thread::NEED_RESCHED != 0
@@ -261,17 +262,17 @@ fn fixup_of(pc: u64) -> Option<u64> {
 }
 
 extern "C" fn el1_sync(regs: &mut UserRegs, esr: u64, far: u64) {
-    if class(esr) == EC_DABT_EL1 && untagged(far) < USER_END {
-        if let Some(fixup) = fixup_of(regs.pc) {
-            if regs.pstate & PSTATE_I == 0 {
-                irq::enable();
-            }
-            let fault = page_fault(esr, far, false, false);
-            if !crate::kernel().kernel_user_copy_fault(fault) {
-                regs.pc = fixup;
-            }
-            return;
+    if class(esr) == EC_DABT_EL1
+        && untagged(far) < USER_END
+        && let Some(fixup) = fixup_of(regs.pc)
+    {
+        if regs.pstate & PSTATE_I == 0 {
+            irq::enable();
         }
+        if !crate::kernel().kernel_user_copy_fault(page_fault(esr, far, false, false)) {
+            regs.pc = fixup;
+        }
+        return;
     }
     die("exception in the kernel", regs, esr, Some(far));
 }

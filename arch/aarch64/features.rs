@@ -5,10 +5,17 @@
 //! give: no SVE, SME, MTE, pointer authentication, BTI. (Linux's Documentation/arch/arm64:
 //! cpu-feature-registers.rst, elf_hwcaps.rst.)
 
+use crate::regs::read_sysreg;
 use crate::{cpu, percpu};
+use aarch64_cpu::asm::{barrier, sev};
+use aarch64_cpu::registers::{
+    ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1,
+    ID_AA64PFR1_EL1, MIDR_EL1, MPIDR_EL1,
+};
 use abi::raw::ptrace as h;
 use abi::{CpuId, MAX_CPUS};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tock_registers::interfaces::Readable;
 
 #[path = "../common/feature_list.rs"]
 mod feature_list;
@@ -57,20 +64,19 @@ impl IdRegs {
 }
 
 fn read(reg: Reg) -> u64 {
-    use crate::regs::read_sysreg;
     match reg {
-        Reg::Midr => read_sysreg!("midr_el1"),
+        Reg::Midr => MIDR_EL1.get(),
         Reg::Revidr => read_sysreg!("revidr_el1"),
         Reg::Ctr => read_sysreg!("ctr_el0"),
         Reg::Dczid => read_sysreg!("dczid_el0"),
-        Reg::Pfr0 => read_sysreg!("id_aa64pfr0_el1"),
-        Reg::Pfr1 => read_sysreg!("id_aa64pfr1_el1"),
-        Reg::Isar0 => read_sysreg!("id_aa64isar0_el1"),
-        Reg::Isar1 => read_sysreg!("id_aa64isar1_el1"),
+        Reg::Pfr0 => ID_AA64PFR0_EL1.get(),
+        Reg::Pfr1 => ID_AA64PFR1_EL1.get(),
+        Reg::Isar0 => ID_AA64ISAR0_EL1.get(),
+        Reg::Isar1 => ID_AA64ISAR1_EL1.get(),
         Reg::Isar2 => read_sysreg!("S3_0_C0_C6_2"),
-        Reg::Mmfr0 => read_sysreg!("id_aa64mmfr0_el1"),
-        Reg::Mmfr1 => read_sysreg!("id_aa64mmfr1_el1"),
-        Reg::Mmfr2 => read_sysreg!("S3_0_C0_C7_2"),
+        Reg::Mmfr0 => ID_AA64MMFR0_EL1.get(),
+        Reg::Mmfr1 => ID_AA64MMFR1_EL1.get(),
+        Reg::Mmfr2 => ID_AA64MMFR2_EL1.get(),
     }
 }
 
@@ -98,7 +104,7 @@ fn record() {
         }
     }
     if let Some(block) = percpu::block_of(cpu) {
-        block.mpidr.store(crate::regs::read_sysreg!("mpidr_el1"), Ordering::Relaxed);
+        block.mpidr.store(MPIDR_EL1.get(), Ordering::Relaxed);
     }
 }
 
@@ -185,8 +191,9 @@ pub fn finalise() {
     sanitise();
     crate::alternatives::apply();
     FINAL.store(true, Ordering::Release);
-    // SAFETY: wakes the secondaries, which wait for FINAL.
-    unsafe { core::arch::asm!("dsb ishst", "sev", options(nostack, preserves_flags)) };
+    // Wakes the secondaries, which wait for FINAL.
+    barrier::dsb(barrier::ISHST);
+    sev();
 }
 
 pub(crate) fn is_final() -> bool {
@@ -200,7 +207,7 @@ pub fn has(feature: Feature) -> bool {
 }
 
 const ISAR0_VISIBLE: u64 = 0xf0ff_ffff_f0ff_fff0; // all but TME and TLB
-const ISAR1_VISIBLE: u64 = 0x00ff_f0ff_00f0_f00f | 0xf << 16; // no pointer authentication, SPECRES, LS64
+const ISAR1_VISIBLE: u64 = 0x00ff_f0ff_00ff_f00f; // no pointer authentication, SPECRES, LS64
 const ISAR2_VISIBLE: u64 = 0xf << 4; // RPRES
 const PFR0_VISIBLE: u64 = 0xf << 16 | 0xf << 20 | 0xf << 48; // FP, ASIMD, DIT
 const MMFR1_VISIBLE: u64 = 0xf << 44; // AFP

@@ -130,9 +130,11 @@ pub fn flush(head: &ThreadHead) {
     write(head, &FpRegs::default());
 }
 
-/// Gives `to`, which does not run, a copy of what the current thread `from` has.
+/// Gives `to`, which does not run, a copy of what the current thread `from` has. `from.tpidr_el0` is
+/// up to date afterwards too.
 pub fn copy_on_fork(from: &ThreadHead, to: &ThreadHead) {
     save_current(from);
+    from.tls(); // brings the memory up to date with the register, for who copies that next
     // SAFETY: `from` is current, `to` does not run.
     unsafe { *to.fp.regs.get() = *from.fp.regs.get() };
     to.fp.cpu.store(NOWHERE, Ordering::Relaxed);

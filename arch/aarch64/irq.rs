@@ -39,6 +39,12 @@ pub fn disable() {
     unsafe { asm!("msr daifset, #3", options(nostack, preserves_flags)) };
 }
 
+/// Whether the interrupt that is being handled came from EL0. Inside `Kernel::interrupt` only.
+#[inline]
+pub fn interrupted_user() -> bool {
+    crate::percpu::this().from_user.load(core::sync::atomic::Ordering::Relaxed)
+}
+
 /// Whether interrupts are unmasked.
 #[inline]
 pub fn enabled() -> bool {

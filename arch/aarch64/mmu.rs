@@ -5,10 +5,12 @@
 //! forget what it fetched and translated ahead.
 
 use crate::layout::{IMAGE_BASE, LINEAR_BASE, VMALLOC_BASE};
-use crate::regs::write_sysreg;
+use aarch64_cpu::asm::barrier;
+use aarch64_cpu::registers::TTBR0_EL1;
 use abi::{PAGE_SIZE, PhysAddr, UserAddr, VirtAddr};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
+use tock_registers::interfaces::Writeable;
 
 #[path = "../common/pte.rs"]
 pub mod pte;
@@ -58,12 +60,10 @@ pub fn asid_bits() -> u32 {
 /// Installs a user table. With interrupts or preemption off.
 #[inline]
 pub fn set_user_table(root: PhysAddr, asid: u16) {
-    // SAFETY: TTBR0 maps the user half only; the caller answers for the table (frames). The ISB
-    // keeps user accesses after it from using the old one.
-    unsafe {
-        write_sysreg!("ttbr0_el1", root.0 | u64::from(asid) << 48);
-        asm!("isb", options(nostack, preserves_flags));
-    }
+    // TTBR0 maps the user half only; the caller answers for the table (frames). The ISB keeps user
+    // accesses after it from using the old one.
+    TTBR0_EL1.set(root.0 | u64::from(asid) << 48);
+    isb();
 }
 
 /// Installs the table that maps nothing, with ASID 0, which no address space has.
@@ -72,22 +72,21 @@ pub fn set_empty_user_table() {
     set_user_table(PhysAddr(EMPTY_ROOT.load(Ordering::Relaxed)), 0);
 }
 
+/// The table writes are visible to every walker.
 #[inline]
 fn before_tlbi() {
-    // SAFETY: a barrier: the table writes are visible to every walker.
-    unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
+    barrier::dsb(barrier::ISHST);
 }
 
+/// The invalidation is complete on all CPUs of the inner-shareable domain.
 #[inline]
 fn after_tlbi() {
-    // SAFETY: a barrier: the invalidation is complete on all CPUs of the inner-shareable domain.
-    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+    barrier::dsb(barrier::ISH);
 }
 
 #[inline]
 fn isb() {
-    // SAFETY: a barrier.
-    unsafe { asm!("isb", options(nostack, preserves_flags)) };
+    barrier::isb(barrier::SY);
 }
 
 /// Forgets, on all CPUs, what the TLBs hold for an ASID.
@@ -111,8 +110,8 @@ pub fn tlb_flush_range(asid: u16, start: UserAddr, end: UserAddr, last_level_onl
         return tlb_flush_asid(asid);
     }
     before_tlbi();
-    let mut op = u64::from(asid) << 48 | (start.0 >> 12 & 0xfff_ffff_ffff);
-    for _ in 0..pages {
+    let first = u64::from(asid) << 48 | (start.0 >> 12 & 0xfff_ffff_ffff);
+    for op in first..first + pages {
         // SAFETY: TLB maintenance has no effect but slower translation.
         unsafe {
             if last_level_only {
@@ -121,7 +120,6 @@ pub fn tlb_flush_range(asid: u16, start: UserAddr, end: UserAddr, last_level_onl
                 asm!("tlbi vae1is, {}", in(reg) op, options(nostack, preserves_flags));
             }
         }
-        op += 1;
     }
     after_tlbi();
 }
@@ -134,7 +132,7 @@ pub fn tlb_flush_kernel_range(start: VirtAddr, end: VirtAddr) {
     }
     before_tlbi();
     for n in 0..pages {
-        let op = (start.0 >> 12) + n & 0xfff_ffff_ffff;
+        let op = ((start.0 >> 12) + n) & 0xfff_ffff_ffff;
         // SAFETY: TLB maintenance has no effect but slower translation.
         unsafe { asm!("tlbi vaae1is, {}", in(reg) op, options(nostack, preserves_flags)) };
     }

@@ -113,6 +113,14 @@ pub(crate) fn fatal(body: impl FnOnce(&mut Out)) -> ! {
     power::halt()
 }
 
+/// Ends the machine's work for a reason that is not a bug of the kernel: init has ended, no init was
+/// found, the device tree makes no sense.
+pub fn stop(why: fmt::Arguments<'_>) -> ! {
+    fatal(|out| {
+        let _ = writeln!(out, "{why}");
+    })
+}
+
 /// For the panic handler: message, place, backtrace; stops all CPUs.
 pub fn report(info: &core::panic::PanicInfo<'_>) -> ! {
     fatal(|out| {

@@ -3,7 +3,7 @@
 use crate::thread::ThreadHead;
 use abi::{CpuId, MAX_CPUS};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// One per CPU, on cache lines of its own.
 #[repr(C, align(128))]
@@ -16,6 +16,8 @@ pub(crate) struct CpuBlock {
     /// Thread whose floating-point state is in the registers.
     pub(crate) fp_owner: AtomicPtr<ThreadHead>,
     pub(crate) mpidr: AtomicU64,
+    /// The interrupt in progress came from EL0.
+    pub(crate) from_user: AtomicBool,
 }
 
 impl CpuBlock {
@@ -26,6 +28,7 @@ impl CpuBlock {
             overflow_top: AtomicU64::new(0),
             fp_owner: AtomicPtr::new(null_mut()),
             mpidr: AtomicU64::new(0),
+            from_user: AtomicBool::new(false),
         }
     }
 }

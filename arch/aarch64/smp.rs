@@ -5,9 +5,10 @@
 //! in time is left out.
 
 use crate::percpu::{self, CpuBlock};
-use crate::power::{self};
+use crate::power;
 use crate::thread::ThreadHead;
 use crate::{cache, clock, cpu, features, fixmap, mmu};
+use aarch64_cpu::asm::{barrier, sev, wfe};
 use abi::{CpuId, PhysAddr, VirtAddr};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use smccc::{Hvc, Smc, psci};
@@ -115,8 +116,8 @@ fn kick(affinity: u64, method: EnableMethod) -> Result<(), StartError> {
 
 /// Wakes CPUs that wait for an event.
 fn wake() {
-    // SAFETY: a hint, after what was written is visible.
-    unsafe { core::arch::asm!("dsb sy", "sev", options(nostack, preserves_flags)) };
+    barrier::dsb(barrier::SY); // what was written is visible first
+    sev();
 }
 
 fn wait_for_report() -> Result<(), StartError> {
@@ -143,8 +144,7 @@ extern "C" fn linnet_secondary_cpu() -> ! {
     cpu::set_online(id);
     BOOT_SLOT.status.store(ARRIVED, Ordering::Release);
     while !features::is_final() {
-        // SAFETY: waits for the event that `finalise` sends; a spurious one only loops.
-        unsafe { core::arch::asm!("wfe", options(nomem, nostack, preserves_flags)) };
+        wfe(); // for the event that `finalise` sends
     }
     // SAFETY: forgets what was fetched before the alternatives were patched; unmasks SError.
     unsafe { core::arch::asm!("isb", "msr daifclr, #4", options(nostack, preserves_flags)) };

@@ -5,6 +5,8 @@ mod thread_head;
 
 pub use thread_head::*;
 
+use crate::percpu;
+use crate::regs::{read_sysreg, write_sysreg};
 use core::sync::atomic::Ordering;
 
 /// Flag of this crate: the thread's floating-point state is not in the registers.
@@ -49,14 +51,33 @@ pub fn current() -> &'static ThreadHead {
     }
 }
 
-/// Thread pointer of the current thread's program.
-pub fn tls() -> u64 {
-    crate::regs::read_sysreg!("tpidr_el0")
+/// Makes `head` the thread that runs on this CPU, on the stack in use: once per CPU, for the thread
+/// that boots it. The preempt count moves with it.
+pub fn set_current(head: &'static ThreadHead) {
+    let flags = crate::irq::save_and_disable();
+    let cpu = percpu::this();
+    let old = current();
+    if !core::ptr::eq(old, head) {
+        head.preempt_count.store(old.preempt_count.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    head.cpu.store(cpu.id.load(Ordering::Relaxed), Ordering::Relaxed);
+    cpu.current.store(core::ptr::from_ref(head).cast_mut(), Ordering::Relaxed);
+    install(head);
+    crate::irq::restore(flags);
 }
 
-/// Sets the thread pointer of the current thread's program.
-pub fn set_tls(value: u64) {
-    current().tpidr_el0.store(value, Ordering::Relaxed);
+/// Not inlined: no `pure` read of SP_EL0 may be kept across it.
+#[inline(never)]
+fn install(head: &'static ThreadHead) {
+    // SAFETY: SP_EL0 is where the current thread's head is found; a `'static` head stays.
+    unsafe { write_sysreg!("sp_el0", core::ptr::from_ref(head) as u64) };
+}
+
+pub(crate) fn read_tls_register() -> u64 {
+    read_sysreg!("tpidr_el0")
+}
+
+pub(crate) fn write_tls_register(value: u64) {
     // SAFETY: a register that only programs use.
-    unsafe { crate::regs::write_sysreg!("tpidr_el0", value) };
+    unsafe { write_sysreg!("tpidr_el0", value) };
 }

@@ -35,35 +35,16 @@ pub fn set_finish_hook(hook: extern "C" fn()) {
 pub unsafe fn switch(prev: &ThreadHead, next: &ThreadHead) {
     let cpu = percpu::this();
     if prev.user.load(Ordering::Relaxed) {
-        prev.tpidr_el0.store(crate::thread::tls(), Ordering::Relaxed);
+        prev.tpidr_el0.store(crate::thread::read_tls_register(), Ordering::Relaxed);
         fp::switch_out(prev);
     }
     if next.user.load(Ordering::Relaxed) {
-        // SAFETY: a register that only programs use.
-        unsafe { crate::regs::write_sysreg!("tpidr_el0", next.tpidr_el0.load(Ordering::Relaxed)) };
+        crate::thread::write_tls_register(next.tpidr_el0.load(Ordering::Relaxed));
         fp::switch_in(next, cpu);
     }
     next.cpu.store(cpu.id.load(Ordering::Relaxed), Ordering::Relaxed);
     // SAFETY: the caller's contract.
     unsafe { linnet_switch(prev, next) };
-}
-
-/// Makes `head` the thread that runs on this CPU, on the stack in use: for the boot thread. The
-/// preempt count moves with it.
-///
-/// # Safety
-/// `head` is nobody's current thread, and its stack fields describe the stack in use.
-pub unsafe fn adopt(head: &'static ThreadHead) {
-    let flags = irq::save_and_disable();
-    let cpu = percpu::this();
-    let old = crate::thread::current().preempt_count.load(Ordering::Relaxed);
-    head.preempt_count.store(old, Ordering::Relaxed);
-    head.cpu.store(cpu.id.load(Ordering::Relaxed), Ordering::Relaxed);
-    cpu.current.store(core::ptr::from_ref(head).cast_mut(), Ordering::Relaxed);
-    // SAFETY: SP_EL0 is where the current thread's head is found. No `pure` read of it lives across
-    // this call, because the callee is not inlined and clobbers memory.
-    unsafe { crate::regs::write_sysreg!("sp_el0", core::ptr::from_ref(head) as u64) };
-    irq::restore(flags);
 }
 
 fn start(head: &ThreadHead, x19: u64, x20: u64) {
@@ -109,7 +90,7 @@ extern "C" fn enter_user() {
     let head = crate::thread::current();
     if !head.user.swap(true, Ordering::Relaxed) {
         // First time at EL0: nothing of the program is in the registers yet.
-        crate::thread::set_tls(head.tpidr_el0.load(Ordering::Relaxed));
+        crate::thread::write_tls_register(head.tpidr_el0.load(Ordering::Relaxed));
         head.set_flag(FOREIGN_FP);
     }
 }

@@ -279,18 +279,22 @@ mod tests {
         }
     }
 
+    fn strings(list: &[&str]) -> Vec<u8> {
+        list.iter().flat_map(|s| s.bytes().chain([0])).collect()
+    }
+
     fn board(compatible: &str, bootargs: &str, stdout: &str) -> Vec<u8> {
         let mut b = Builder::default();
         b.begin("");
         b.cells("#address-cells", &[2]);
         b.cells("#size-cells", &[1]);
-        b.property("compatible", format!("{compatible}\0other\0").as_bytes());
+        b.property("compatible", &strings(&[compatible, "other"]));
         b.begin("aliases");
         b.property("serial0", b"/soc/serial@7e201000\0");
         b.end();
         b.begin("chosen");
-        b.property("bootargs", format!("{bootargs}\0").as_bytes());
-        b.property("stdout-path", format!("{stdout}\0").as_bytes());
+        b.property("bootargs", &strings(&[bootargs]));
+        b.property("stdout-path", &strings(&[stdout]));
         b.end();
         b.begin("soc");
         b.cells("#address-cells", &[1]);

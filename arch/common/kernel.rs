@@ -21,6 +21,13 @@ pub struct UserRegs {
     pub syscallno: i64,
 }
 
+impl UserRegs {
+    /// The registers of a program at its first instruction: all zero but these.
+    pub fn for_program(entry: u64, stack: u64) -> Self {
+        Self { pc: entry, sp: stack, syscallno: -1, ..Self::default() }
+    }
+}
+
 /// What an access wanted to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

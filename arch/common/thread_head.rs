@@ -87,6 +87,23 @@ impl ThreadHead {
         self.flags() & flag != 0
     }
 
+    /// Sets the program's thread pointer, of a thread that is current or does not run.
+    pub fn set_tls(&self, value: u64) {
+        self.tpidr_el0.store(value, Ordering::Relaxed);
+        if core::ptr::eq(self, super::current()) {
+            super::write_tls_register(value);
+        }
+    }
+
+    /// The program's thread pointer, of a thread that is current or does not run.
+    pub fn tls(&self) -> u64 {
+        if core::ptr::eq(self, super::current()) && self.user.load(Ordering::Relaxed) {
+            let live = super::read_tls_register();
+            self.tpidr_el0.store(live, Ordering::Relaxed);
+        }
+        self.tpidr_el0.load(Ordering::Relaxed)
+    }
+
     /// Says where the kernel stack is.
     pub fn set_stack(&self, base: u64, top: u64) {
         self.stack_base.store(base, Ordering::Relaxed);
@@ -98,4 +115,9 @@ impl Default for ThreadHead {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Sets the current thread's program's thread pointer.
+pub fn set_tls(value: u64) {
+    super::current().set_tls(value);
 }

@@ -282,6 +282,12 @@ pod_struct! {
     s::new_utsname { sysname, nodename, release, version, machine, domainname }
 }
 
+/// A value of zero bytes, for structures with fields that are filled one by one.
+pub fn zeroed<T: Pod>() -> T {
+    // SAFETY: any bytes are a `T` (Pod).
+    unsafe { core::mem::zeroed() }
+}
+
 /// A user address of a `T`: a claim of the program, checked at every access.
 pub struct UserPtr<T> {
     addr: UserAddr,

@@ -7,6 +7,11 @@ pub fn write_bytes(bytes: &[u8]) {
     let _ = std::io::stderr().write_all(bytes);
 }
 
+/// Whether there is one.
+pub fn present() -> bool {
+    true
+}
+
 /// A `fmt::Write` over `write_bytes`.
 pub struct Writer;
 

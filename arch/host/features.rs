@@ -28,3 +28,13 @@ pub fn finalise() {}
 pub fn cpuinfo(cpu: CpuId) -> CpuInfo {
     CpuInfo::from_midr(crate::cpu::midr(cpu))
 }
+
+/// CTR_EL0: lines of 64 bytes.
+pub fn ctr() -> u64 {
+    0x8444_c004
+}
+
+/// DCZID_EL0: blocks of 64 bytes.
+pub fn dczid() -> u64 {
+    4
+}

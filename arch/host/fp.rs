@@ -25,6 +25,12 @@ impl FpState {
     }
 }
 
+impl Default for FpState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Saves the live registers of the current thread, as the switch does.
 pub fn save_current(_: &ThreadHead) {}
 

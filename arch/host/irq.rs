@@ -26,6 +26,11 @@ pub fn disable() {
     with_cpu(|cpu| cpu.irqs_on = false);
 }
 
+/// Whether the interrupt that is being handled came from EL0: never, on the host.
+pub fn interrupted_user() -> bool {
+    false
+}
+
 /// Whether interrupts are unmasked.
 pub fn enabled() -> bool {
     with_cpu(|cpu| cpu.irqs_on)

@@ -1,4 +1,4 @@
-#![cfg_attr(not(test), allow(clippy::disallowed_types))] // a host crate: std's types are fine
+#![allow(clippy::disallowed_types)] // a host crate: std's types are fine
 //! The CPU's interface, simulated on the developer's machine: each host thread that asks is a CPU
 //! of its own, with its own interrupt and preemption state, so that N CPUs run in one test process.
 //!
@@ -29,6 +29,7 @@ mod kernel_trait;
 pub mod layout;
 pub mod mem;
 pub mod mmu;
+pub mod panic;
 pub mod percpu;
 pub mod power;
 #[path = "../common/preempt.rs"]

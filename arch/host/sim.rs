@@ -176,7 +176,7 @@ pub fn run_on_cpus(n: usize, f: impl Fn(CpuId) + Sync) {
                 })
             })
             .collect();
-        handles.into_iter().map(|h| h.join()).fold(Ok(()), |all, one| all.and(one))
+        handles.into_iter().map(|h| h.join()).fold(Ok(()), Result::and)
     });
     machine.online.store(before, Ordering::SeqCst);
     release(CpuMask::first(n));
@@ -293,7 +293,7 @@ impl UserMemory {
 /// Maps `len` zero bytes at `addr` for user copies of this machine.
 pub fn map_user(addr: UserAddr, len: usize) {
     let machine = machine();
-    lock(&machine.user).ranges.insert(addr.0, vec![0; len]);
+    lock(&machine.user).ranges.insert(addr.0, Vec::from_iter(std::iter::repeat_n(0, len)));
 }
 
 /// Removes the range that starts at `addr`.
@@ -309,7 +309,7 @@ pub fn write_user(addr: UserAddr, bytes: &[u8]) {
 
 /// Reads mapped user memory, as the program would.
 pub fn read_user(addr: UserAddr, len: usize) -> Vec<u8> {
-    let mut v = vec![0; len];
+    let mut v = Vec::from_iter(std::iter::repeat_n(0, len));
     assert!(crate::user::copy_from_user(&mut v, addr).is_ok(), "read_user outside map_user");
     v
 }

@@ -7,6 +7,11 @@ use abi::{CpuId, VirtAddr};
 mod smp_types;
 pub use smp_types::*;
 
+/// How the firmware would start CPUs.
+pub fn psci_method() -> Option<EnableMethod> {
+    None
+}
+
 /// There is nothing to start.
 pub fn start(
     _: CpuId,
