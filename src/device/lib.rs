@@ -10,4 +10,8 @@
 //!
 //! Everything else, the device tree included, is safe code.
 
+pub mod driver;
 pub mod dt;
+pub mod gic_access;
+pub mod irq;
+pub mod mmio;

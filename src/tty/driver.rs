@@ -1,0 +1,31 @@
+//! What a terminal needs of the device below it.
+
+use crate::Termios;
+use abi::Result;
+
+/// The device of a terminal: a serial line. No method sleeps or calls back into the terminal.
+pub trait TtyDriver: Send + Sync {
+    /// The first open: switch the receiver on.
+    fn open(&self) -> Result;
+    /// The last close.
+    fn close(&self);
+    /// Queues bytes to be sent; how many fitted. The terminal is told by
+    /// [`Tty::output_ready`](crate::Tty::output_ready) when there is room again.
+    fn write(&self, bytes: &[u8]) -> usize;
+    /// How many bytes `write` would take.
+    fn write_room(&self) -> usize;
+    /// Queued bytes that are not sent yet; not 0 while the last one is on the wire.
+    fn unsent(&self) -> usize;
+    /// Discards what is queued.
+    fn flush(&self);
+    /// Stops sending what is queued.
+    fn stop(&self);
+    /// Goes on sending.
+    fn start(&self);
+    /// Sends one byte before all that is queued, even when stopped (flow control).
+    fn send_now(&self, c: u8);
+    /// Follows a change of the settings; corrects in `new` what it cannot do.
+    fn set_termios(&self, new: &mut Termios, old: &Termios);
+    /// Holds the line low, or lets it go.
+    fn set_break(&self, on: bool);
+}
