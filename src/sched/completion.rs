@@ -13,7 +13,6 @@ pub struct Completion {
     queue: WaitQueue,
 }
 
-#[cfg(not(loom))]
 impl Completion {
     /// Nothing has happened yet.
     pub const fn new() -> Self {
@@ -68,7 +67,6 @@ impl Completion {
     }
 }
 
-#[cfg(not(loom))]
 impl Default for Completion {
     fn default() -> Self {
         Self::new()

@@ -121,10 +121,13 @@ impl CpuQueue {
     }
 }
 
+/// By what the class's periods are multiplied on this machine.
+static PERIOD_FACTOR: AtomicU64 = AtomicU64::new(1);
+
 /// The class's periods on this machine.
 #[inline]
 pub(crate) fn tunables() -> Tunables {
-    Tunables::for_cpus(active().count() as usize)
+    Tunables::times(PERIOD_FACTOR.load(Ordering::Relaxed))
 }
 
 /// The scheduler's clock.
@@ -140,6 +143,7 @@ pub(crate) fn bring_up(cpu: CpuId, idle: KArc<Thread>) {
     idle.sleeper.state.cancel();
     queue(cpu).idle.call_once(|| idle);
     ACTIVE.fetch_or(CpuMask::of(cpu).0, Ordering::Relaxed);
+    PERIOD_FACTOR.store(Tunables::factor(active().count() as usize), Ordering::Relaxed);
 }
 
 /// Lets another thread run if the current one sleeps, or if one comes before it.

@@ -67,10 +67,15 @@ pub(crate) struct Tunables {
 }
 
 impl Tunables {
-    /// Linux's values: 6 ms, 0.75 ms and 1 ms, times 1 + log2 of the CPUs (at most 8 count).
-    pub(crate) const fn for_cpus(cpus: usize) -> Self {
+    /// How the periods grow with the CPUs, of which at most 8 count: 1 + log2.
+    pub(crate) const fn factor(cpus: usize) -> u64 {
         let cpus = if cpus == 0 { 1 } else if cpus > 8 { 8 } else { cpus };
-        let factor = 1 + cpus.ilog2() as u64;
+        1 + cpus.ilog2() as u64
+    }
+
+    /// Linux's values for one CPU, 6 ms, 0.75 ms and 1 ms, times `factor`.
+    #[inline]
+    pub(crate) const fn times(factor: u64) -> Self {
         Self {
             latency: 6_000_000 * factor,
             min_granularity: 750_000 * factor,
@@ -391,7 +396,7 @@ mod tests {
         (Entity::try_new(n as u64, runner).unwrap(), sum)
     }
 
-    const T: Tunables = Tunables::for_cpus(1);
+    const T: Tunables = Tunables::times(1);
     const TICK: u64 = 1_000_000;
 
     /// Runs the queue as a CPU would, a tick at a time.

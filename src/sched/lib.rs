@@ -33,8 +33,10 @@ mod park;
 mod rcu_threads;
 mod rwmutex;
 mod sleeper;
+#[cfg(test)]
+mod sleeper_tests;
 pub mod smp;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 mod thread;
 mod tick;
@@ -55,5 +57,4 @@ pub use thread::{
     Core, Payload, State, Thread, ThreadRef, ThreadSpec, UserSpace, create_kernel, create_user, current, current_arc,
     enter_user, exit_current, set_user_space, start, thread_name, total_forks,
 };
-pub use tick::set_user_probe;
 pub use wait::{Outcome, Registration, Sleep, WaitQueue, WakeCallback, sleep_until};

@@ -22,7 +22,6 @@ pub struct Mutex<T: ?Sized> {
 
 impl<T> Mutex<T> {
     /// A free mutex of this class.
-    #[cfg(not(loom))]
     pub const fn new(value: T, class: &'static LockClass) -> Self {
         Self { class: lockdep::Class::new(class), queue: ThreadQueue::new(), cell: ExclusiveCell::new(value) }
     }

@@ -23,7 +23,6 @@ pub struct RwMutex<T: ?Sized> {
 
 impl<T> RwMutex<T> {
     /// A free lock of this class.
-    #[cfg(not(loom))]
     pub const fn new(value: T, class: &'static LockClass) -> Self {
         Self { class: lockdep::Class::new(class), queue: ThreadQueue::new(), cell: SharedCell::new(value) }
     }

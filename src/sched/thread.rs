@@ -113,6 +113,8 @@ pub struct Core {
     pub(crate) idle: bool,
     /// Cleared by `unpark`.
     pub(crate) parked: AtomicBool,
+    /// It goes on in user space when its closure returns.
+    enters_user: AtomicBool,
 }
 
 impl Core {
@@ -358,6 +360,7 @@ impl Core {
             kernel: parts.kernel,
             idle: parts.idle,
             parked: AtomicBool::new(false),
+            enters_user: AtomicBool::new(false),
         })
     }
 }
@@ -374,7 +377,7 @@ impl Kind for Core {
         if let Some(mut main) = main {
             main();
         }
-        if !thread.head().user.load(Ordering::Relaxed) {
+        if !thread.enters_user.load(Ordering::Relaxed) {
             exit_current();
         }
     }
@@ -438,7 +441,11 @@ pub fn current_arc() -> KArc<Thread> {
 /// Makes the current kernel thread one that goes on in user space, with `regs`, when its closure
 /// returns. `false` if it is a user thread already.
 pub fn enter_user(regs: &UserRegs) -> bool {
-    sched_switch::enter_user::<Core>(regs)
+    let set = sched_switch::enter_user::<Core>(regs);
+    if set {
+        current().enters_user.store(true, Ordering::Relaxed);
+    }
+    set
 }
 
 /// Ends the current thread. Its stack is freed by the thread that runs next; the caller has

@@ -34,13 +34,6 @@ pub(crate) struct Tick {
     last: AtomicU64,
 }
 
-static USER_PROBE: Once<fn() -> bool> = Once::new();
-
-/// Says how the tick learns whether it interrupted user space. Until then all is system time.
-pub fn set_user_probe(probe: fn() -> bool) {
-    USER_PROBE.call_once(|| probe);
-}
-
 impl Tick {
     pub(crate) const fn new() -> Self {
         Self { timer: Once::new(), runs: AtomicBool::new(false), last: AtomicU64::new(0) }
@@ -88,8 +81,7 @@ fn tick(cpu: CpuId) {
     let elapsed = now.saturating_sub(queue.tick.last.swap(now, Ordering::Relaxed));
     let current = crate::current();
     if !current.idle {
-        let in_user = USER_PROBE.get().is_some_and(|probe| probe());
-        let (of_thread, of_cpu) = if in_user {
+        let (of_thread, of_cpu) = if arch::irq::interrupted_user() {
             (&current.times.user_ticks, &queue.times.user)
         } else {
             (&current.times.system_ticks, &queue.times.system)

@@ -101,7 +101,6 @@ pub(crate) struct ThreadQueue {
 }
 
 impl ThreadQueue {
-    #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self { waiting: AtomicU32::new(0), list: SpinLock::new(ArcList::new(), &THREADS) }
     }
@@ -264,7 +263,6 @@ pub struct WaitQueue {
 
 impl WaitQueue {
     /// A queue in which nobody waits.
-    #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self { threads: ThreadQueue::new(), callbacks: Once::new() }
     }
@@ -382,7 +380,6 @@ impl WaitQueue {
     }
 }
 
-#[cfg(not(loom))]
 impl Default for WaitQueue {
     fn default() -> Self {
         Self::new()
@@ -399,7 +396,6 @@ impl Callbacks {
 }
 
 /// Sleeps until a point of the monotonic clock.
-#[cfg(not(loom))]
 pub fn sleep_until(how: Sleep, deadline: Nanos) -> Outcome<()> {
     let nobody = WaitQueue::new();
     match nobody.wait_until(how, Some(deadline), || None::<()>) {

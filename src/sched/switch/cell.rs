@@ -1,43 +1,32 @@
-//! Data behind a flag that is tried, never waited for: the ground on which `sched` builds its
+//! Data behind a word that is tried, never waited for: the ground on which `sched` builds its
 //! sleeping locks. Waiting, fairness and the lock order are the business of `sched`; that two
 //! guards never overlap is proved here.
 
+use crate::words::{ExclusiveWord, SharedWord};
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
+    mem::ManuallyDrop,
     ops::{Deref, DerefMut},
 };
-use sync::atomic::{AtomicU32, Ordering};
-
-/// Nobody has it.
-const FREE: u32 = 0;
-/// Somebody has it, and nobody waits.
-const HELD: u32 = 1;
-/// Somebody has it, and somebody may wait for it.
-const CONTENDED: u32 = 2;
+use sync::atomic::AtomicU32;
 
 /// Data for one owner at a time.
 pub struct ExclusiveCell<T: ?Sized> {
-    state: AtomicU32,
+    word: ExclusiveWord,
     data: UnsafeCell<T>,
 }
 
-// SAFETY: at most one guard exists (it came with the change of `state` from FREE), so the data
-// moves between threads but is never shared.
+// SAFETY: at most one guard exists, whose maker took the word, so the data moves between threads
+// but is never shared.
 unsafe impl<T: ?Sized + Send> Sync for ExclusiveCell<T> {}
 // SAFETY: owns its data.
 unsafe impl<T: ?Sized + Send> Send for ExclusiveCell<T> {}
 
 impl<T> ExclusiveCell<T> {
     /// A free cell.
-    #[cfg(not(loom))]
     pub const fn new(value: T) -> Self {
-        Self { state: AtomicU32::new(FREE), data: UnsafeCell::new(value) }
-    }
-    /// A free cell.
-    #[cfg(loom)]
-    pub fn new(value: T) -> Self {
-        Self { state: AtomicU32::new(FREE), data: UnsafeCell::new(value) }
+        Self { word: ExclusiveWord(AtomicU32::new(0)), data: UnsafeCell::new(value) }
     }
 
     /// The data.
@@ -50,22 +39,19 @@ impl<T: ?Sized> ExclusiveCell<T> {
     /// The data, if it is free.
     #[inline]
     pub fn try_take(&self) -> Option<ExclusiveGuard<'_, T>> {
-        // Acquire pairs with the release in `give_back`.
-        self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        Some(ExclusiveGuard { cell: self, _not_send: PhantomData })
+        self.word.try_take().then(|| ExclusiveGuard { cell: self, _not_send: PhantomData })
     }
 
     /// The data if it is free; otherwise the owner learns, when it gives it back, that somebody
     /// waits.
     #[inline]
     pub fn take_or_contend(&self) -> Option<ExclusiveGuard<'_, T>> {
-        // The state stays CONTENDED for the new owner too: others may still wait.
-        (self.state.swap(CONTENDED, Ordering::Acquire) == FREE).then(|| ExclusiveGuard { cell: self, _not_send: PhantomData })
+        self.word.take_or_contend().then(|| ExclusiveGuard { cell: self, _not_send: PhantomData })
     }
 
     /// Whether somebody has it at this moment.
     pub fn is_held(&self) -> bool {
-        self.state.load(Ordering::Relaxed) != FREE
+        self.word.is_held()
     }
 
     /// The data, when nobody else has access.
@@ -85,24 +71,19 @@ pub struct ExclusiveGuard<'a, T: ?Sized> {
 // SAFETY: a shared guard gives `&T`.
 unsafe impl<T: ?Sized + Sync> Sync for ExclusiveGuard<'_, T> {}
 
-impl<'a, T: ?Sized> ExclusiveGuard<'a, T> {
+impl<T: ?Sized> ExclusiveGuard<'_, T> {
     /// Gives the data back; `true` if somebody waits for it.
     #[inline]
     #[must_use]
     pub fn give_back(self) -> bool {
-        let this = core::mem::ManuallyDrop::new(self);
-        this.release()
-    }
-
-    #[inline]
-    fn release(&self) -> bool {
-        self.cell.state.swap(FREE, Ordering::Release) == CONTENDED
+        ManuallyDrop::new(self).cell.word.give_back()
     }
 }
 
 impl<T: ?Sized> Drop for ExclusiveGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        self.release();
+        self.cell.word.give_back();
     }
 }
 
@@ -123,39 +104,22 @@ impl<T: ?Sized> DerefMut for ExclusiveGuard<'_, T> {
     }
 }
 
-/// A writer has it.
-const WRITER: u32 = 1;
-/// A writer waits: new readers stay out.
-const WRITER_WAITS: u32 = 2;
-/// Somebody waits, reader or writer.
-const WAITERS: u32 = 4;
-/// One reader.
-const READER: u32 = 8;
-/// Readers beyond this are refused, far from overflow.
-const MOST_READERS: u32 = u32::MAX / 2;
-
 /// Data for many readers or one writer.
 pub struct SharedCell<T: ?Sized> {
-    state: AtomicU32,
+    word: SharedWord,
     data: UnsafeCell<T>,
 }
 
-// SAFETY: readers share the data (Sync), a writer has it alone and may move it (Send): WRITER and
-// READER counts exclude each other in every exchange below.
+// SAFETY: readers share the data (Sync), a writer has it alone and may move it (Send): the word
+// lets them in so.
 unsafe impl<T: ?Sized + Send + Sync> Sync for SharedCell<T> {}
 // SAFETY: owns its data.
 unsafe impl<T: ?Sized + Send> Send for SharedCell<T> {}
 
 impl<T> SharedCell<T> {
     /// A free cell.
-    #[cfg(not(loom))]
     pub const fn new(value: T) -> Self {
-        Self { state: AtomicU32::new(0), data: UnsafeCell::new(value) }
-    }
-    /// A free cell.
-    #[cfg(loom)]
-    pub fn new(value: T) -> Self {
-        Self { state: AtomicU32::new(0), data: UnsafeCell::new(value) }
+        Self { word: SharedWord(AtomicU32::new(0)), data: UnsafeCell::new(value) }
     }
 
     /// The data.
@@ -165,70 +129,49 @@ impl<T> SharedCell<T> {
 }
 
 impl<T: ?Sized> SharedCell<T> {
-    /// Changes the state by `step` until it holds or declines.
-    fn update(&self, mut step: impl FnMut(u32) -> Option<u32>) -> bool {
-        let mut now = self.state.load(Ordering::Relaxed);
-        while let Some(new) = step(now) {
-            // Acquire pairs with the releases of guards.
-            match self.state.compare_exchange_weak(now, new, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(found) => now = found,
-            }
-        }
-        false
+    fn reader(&self) -> ReadGuard<'_, T> {
+        ReadGuard { cell: self, _not_send: PhantomData }
+    }
+
+    fn writer(&self) -> WriteGuard<'_, T> {
+        WriteGuard { cell: self, _not_send: PhantomData }
     }
 
     /// A share, if no writer has it or waits for it.
     #[inline]
     pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
-        let ok = self.update(|s| (s & (WRITER | WRITER_WAITS) == 0 && s < MOST_READERS).then(|| s + READER));
-        ok.then(|| ReadGuard { cell: self, _not_send: PhantomData })
+        self.word.try_read().then(|| self.reader())
     }
 
     /// The whole, if nobody has any of it.
     #[inline]
     pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
-        let ok = self.update(|s| (s & WRITER == 0 && s < READER).then_some(s | WRITER));
-        ok.then(|| WriteGuard { cell: self, _not_send: PhantomData })
+        self.word.try_write().then(|| self.writer())
     }
 
-    /// As `try_read` for one who waits: a failure is noted, so that the next release tells. A
-    /// reader that was `woken` enters although writers wait, so that neither side starves.
+    /// As `try_read` for one who waits: see [`SharedWord::read_or_contend`].
     pub fn read_or_contend(&self, woken: bool) -> Option<ReadGuard<'_, T>> {
-        let stop = if woken { WRITER } else { WRITER | WRITER_WAITS };
-        let mut got = false;
-        self.update(|s| {
-            got = s & stop == 0 && s < MOST_READERS;
-            if got { Some(s + READER) } else { (s & WAITERS == 0).then_some(s | WAITERS) }
-        });
-        got.then(|| ReadGuard { cell: self, _not_send: PhantomData })
+        self.word.read_or_contend(woken).then(|| self.reader())
     }
 
-    /// As `try_write` for one who waits: a failure is noted, and keeps new readers out.
+    /// As `try_write` for one who waits: see [`SharedWord::write_or_contend`].
     pub fn write_or_contend(&self) -> Option<WriteGuard<'_, T>> {
-        let mut got = false;
-        self.update(|s| {
-            got = s & WRITER == 0 && s < READER;
-            let noted = s | WAITERS | WRITER_WAITS;
-            if got { Some(s | WRITER) } else { (noted != s).then_some(noted) }
-        });
-        got.then(|| WriteGuard { cell: self, _not_send: PhantomData })
+        self.word.write_or_contend().then(|| self.writer())
     }
 
     /// Forgets the notes of waiters: by whoever is about to wake all of them, before it does.
     pub fn forget_waiters(&self) {
-        self.state.fetch_and(!(WAITERS | WRITER_WAITS), Ordering::AcqRel);
+        self.word.forget_waiters();
     }
 
     /// Whether a writer has it at this moment.
     pub fn is_written(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & WRITER != 0
+        self.word.is_written()
     }
 
     /// Whether anybody has it at this moment.
     pub fn is_held(&self) -> bool {
-        let s = self.state.load(Ordering::Relaxed);
-        s & WRITER != 0 || s >= READER
+        self.word.is_held()
     }
 
     /// The data, when nobody else has access.
@@ -251,19 +194,14 @@ impl<T: ?Sized> ReadGuard<'_, T> {
     #[inline]
     #[must_use]
     pub fn give_back(self) -> bool {
-        core::mem::ManuallyDrop::new(self).release()
-    }
-
-    #[inline]
-    fn release(&self) -> bool {
-        let left = self.cell.state.fetch_sub(READER, Ordering::Release) - READER;
-        left < READER && left & WAITERS != 0
+        ManuallyDrop::new(self).cell.word.end_read()
     }
 }
 
 impl<T: ?Sized> Drop for ReadGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        self.release();
+        self.cell.word.end_read();
     }
 }
 
@@ -290,27 +228,22 @@ impl<'a, T: ?Sized> WriteGuard<'a, T> {
     #[inline]
     #[must_use]
     pub fn give_back(self) -> bool {
-        core::mem::ManuallyDrop::new(self).release()
+        ManuallyDrop::new(self).cell.word.end_write()
     }
 
     /// Becomes a share; `true` if somebody waits.
     #[must_use]
     pub fn downgrade(self) -> (ReadGuard<'a, T>, bool) {
-        let this = core::mem::ManuallyDrop::new(self);
-        // WRITER goes and one READER comes, in one step; Release publishes what we wrote.
-        let old = this.cell.state.fetch_add(READER - WRITER, Ordering::Release);
-        (ReadGuard { cell: this.cell, _not_send: PhantomData }, old & WAITERS != 0)
-    }
-
-    #[inline]
-    fn release(&self) -> bool {
-        self.cell.state.fetch_and(!WRITER, Ordering::Release) & WAITERS != 0
+        let this = ManuallyDrop::new(self);
+        let waiters = this.cell.word.downgrade();
+        (this.cell.reader(), waiters)
     }
 }
 
 impl<T: ?Sized> Drop for WriteGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        self.release();
+        self.cell.word.end_write();
     }
 }
 
@@ -331,7 +264,7 @@ impl<T: ?Sized> DerefMut for WriteGuard<'_, T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

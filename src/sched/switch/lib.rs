@@ -21,12 +21,16 @@
 //!    to another thread beyond a call that returns, so nothing points there.
 //!
 //! The modules: [`slot`] hands an owned value to whoever comes first; [`cell`] guards data by a
-//! flag that is only tried.
+//! word that is only tried; [`words`] has
+//! the words' protocols.
 
 pub mod cell;
 pub mod slot;
+#[cfg(test)]
+mod slot_tests;
 pub mod stack;
 mod thread;
+pub mod words;
 
 pub use cell::{ExclusiveCell, ExclusiveGuard, SharedCell};
 pub use slot::BoxSlot;

@@ -28,14 +28,6 @@ impl<T> BoxSlot<T> {
     const ALIGNED: () = assert!(align_of::<T>() > MARK && size_of::<T>() > 0);
 
     /// An empty slot.
-    #[cfg(not(loom))]
-    pub const fn new() -> Self {
-        let () = Self::ALIGNED;
-        Self { ptr: AtomicPtr::new(ptr::null_mut()), _owns: PhantomData }
-    }
-
-    /// An empty slot.
-    #[cfg(loom)]
     pub fn new() -> Self {
         let () = Self::ALIGNED;
         Self { ptr: AtomicPtr::new(ptr::null_mut()), _owns: PhantomData }
@@ -107,52 +99,5 @@ impl<T> Default for BoxSlot<T> {
 impl<T> Drop for BoxSlot<T> {
     fn drop(&mut self) {
         drop(self.take());
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_that_was_put_is_taken_once() {
-        let slot = BoxSlot::new();
-        assert!(slot.put(KBox::try_new(7u64).unwrap()).is_ok());
-        assert_eq!(*slot.take_or_mark().unwrap(), 7);
-        assert!(slot.take().is_none());
-    }
-
-    #[test]
-    fn a_mark_sends_the_next_value_back_to_its_owner() {
-        let slot = BoxSlot::new();
-        assert!(slot.take_or_mark().is_none());
-        assert_eq!(*slot.put(KBox::try_new(8u64).unwrap()).unwrap_err(), 8);
-        assert!(slot.put(KBox::try_new(9u64).unwrap()).is_ok(), "the mark is used up");
-    }
-
-    #[test]
-    fn a_full_slot_refuses() {
-        let slot = BoxSlot::new();
-        assert!(slot.put(KBox::try_new(1u64).unwrap()).is_ok());
-        assert_eq!(*slot.put(KBox::try_new(2u64).unwrap()).unwrap_err(), 2);
-    }
-}
-
-/// Every interleaving of one sleeper and one waker.
-#[cfg(all(test, loom))]
-mod model {
-    use super::*;
-    use loom::{sync::Arc, thread};
-
-    #[test]
-    fn exactly_one_side_ends_up_with_the_value() {
-        loom::model(|| {
-            let slot = Arc::new(BoxSlot::new());
-            let theirs = slot.clone();
-            let waker = thread::spawn(move || theirs.take_or_mark().is_some());
-            let kept = slot.put(KBox::try_new(1u64).unwrap()).is_err();
-            let taken = waker.join().unwrap();
-            assert!(kept != taken);
-        });
     }
 }

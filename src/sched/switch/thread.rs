@@ -328,27 +328,19 @@ pub fn adopt<T: Kind>(
     head.preempt_count.store(before.preempt_count.load(Ordering::Relaxed), Ordering::Relaxed);
     // SAFETY: the CPU owns the count from here on (invariant 2); an idle thread never ends.
     let thread: &'static ThreadOf<T> = unsafe { &*KArc::into_raw(thread) };
-    install(&thread.head);
+    arch::thread::set_current(&thread.head);
     Ok(Current { thread, _not_send: PhantomData })
 }
 
-/// Makes the current kernel thread a user thread: when its `main` returns, it goes on in user
-/// space with `regs`. Does nothing for a thread that is one already.
+/// Sets the registers with which the current kernel thread goes on in user space when its `main`
+/// returns. `false`, and nothing done, for a thread that is a user thread already.
 pub fn enter_user<T: Kind>(regs: &UserRegs) -> bool {
     let current = current::<T>();
-    if current.head.user.swap(true, Ordering::Relaxed) {
+    if current.head.user.load(Ordering::Relaxed) {
         return false;
     }
     // SAFETY: a thread that never was in user space has no entry frame, so nothing else refers to
     // the registers' place at the top of its stack.
     unsafe { thread_switch::user_regs(&current.head).write(*regs) };
     true
-}
-
-/// Makes `head` the current thread of this CPU.
-fn install(head: &'static ThreadHead) {
-    #[cfg(not(target_os = "none"))]
-    arch::sim::set_current(head);
-    #[cfg(target_os = "none")]
-    arch::thread::set_current(head);
 }
