@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 /// What the rooms above add to a report.
 pub struct Hooks {
-    /// Where the text goes, besides the early console if that is still in use: usable in any context.
+    /// Where the text goes (until then: to the early console). Usable in any context.
     pub write: fn(&str),
     /// Interrupts the other CPUs, so that they notice and stop.
     pub interrupt_others: fn(),

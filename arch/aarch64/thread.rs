@@ -43,10 +43,10 @@ pub(crate) static BOOT_HEAD: ThreadHead = ThreadHead::new();
 pub fn current() -> &'static ThreadHead {
     let p: *const ThreadHead;
     // SAFETY: in the kernel SP_EL0 always points to the current thread's head, which stays
-    // allocated while the thread runs; for one thread it never changes, so `pure` holds.
+    // allocated while the thread runs. `readonly` keeps a copy from living across `install`.
     unsafe {
         core::arch::asm!("mrs {}, sp_el0", out(reg) p,
-                         options(pure, nomem, nostack, preserves_flags));
+                         options(pure, readonly, nostack, preserves_flags));
         &*p
     }
 }
@@ -66,8 +66,6 @@ pub fn set_current(head: &'static ThreadHead) {
     crate::irq::restore(flags);
 }
 
-/// Not inlined: no `pure` read of SP_EL0 may be kept across it.
-#[inline(never)]
 fn install(head: &'static ThreadHead) {
     // SAFETY: SP_EL0 is where the current thread's head is found; a `'static` head stays.
     unsafe { write_sysreg!("sp_el0", core::ptr::from_ref(head) as u64) };

@@ -243,6 +243,9 @@ el1_serror:
 .type el1_sp0, %function
 el1_sp0:
     enter_from_el1
+    mrs     x19, tpidr_el1
+    ldr     x20, [x19, #{CURRENT}]
+    msr     sp_el0, x20
     mov     x0, sp
     mrs     x1, esr_el1
     mrs     x2, far_el1

@@ -104,3 +104,24 @@ impl CpuInfo {
         }
     }
 }
+
+/// Names of the AT_HWCAP bits from 0 on, as /proc/cpuinfo lists them.
+const HWCAP_NAMES: [&str; 32] = [
+    "fp", "asimd", "evtstrm", "aes", "pmull", "sha1", "sha2", "crc32", "atomics", "fphp", "asimdhp", "cpuid",
+    "asimdrdm", "jscvt", "fcma", "lrcpc", "dcpop", "sha3", "sm3", "sm4", "asimddp", "sha512", "sve", "asimdfhm",
+    "dit", "uscat", "ilrcpc", "flagm", "ssbs", "sb", "paca", "pacg",
+];
+
+/// Names of the AT_HWCAP2 bits from 0 on.
+const HWCAP2_NAMES: [&str; 22] = [
+    "dcpodp", "sve2", "sveaes", "svepmull", "svebitperm", "svesha3", "svesm4", "flagm2", "frint", "svei8mm",
+    "svef32mm", "svef64mm", "svebf16", "i8mm", "bf16", "dgh", "rng", "bti", "mte", "ecv", "afp", "rpres",
+];
+
+/// The words of the `Features` line of /proc/cpuinfo.
+pub fn hwcap_names() -> impl Iterator<Item = &'static str> {
+    let pick = |names: &'static [&'static str], bits: u64| {
+        names.iter().enumerate().filter(move |(i, _)| bits >> i & 1 != 0).map(|(_, name)| *name)
+    };
+    pick(&HWCAP_NAMES, super::hwcap()).chain(pick(&HWCAP2_NAMES, super::hwcap2()))
+}

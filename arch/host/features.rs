@@ -38,3 +38,18 @@ pub fn ctr() -> u64 {
 pub fn dczid() -> u64 {
     4
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_features_line_has_linuxs_words_in_linuxs_order() {
+        assert!(hwcap_names().eq(["fp", "asimd"]));
+    }
+
+    #[test]
+    fn every_feature_stands_at_its_own_number() {
+        assert!(Feature::ALL.iter().enumerate().all(|(i, f)| *f as usize == i));
+    }
+}
