@@ -188,15 +188,26 @@ impl<const SLOTS: usize> Ring<SLOTS> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let (seq, slot) = (head >> SLOT_BITS, head & SLOT_MASK);
+            let mut busy = false;
             for n in 0..count {
                 let number = slot.wrapping_add(n) & SLOT_MASK;
                 // Acquire: the writer of the previous lap is done before we write.
                 let state = State::unpack(self.slot(number).state.load(Ordering::Acquire));
                 let previous = Self::lap(number.wrapping_sub(SLOTS as u64));
                 let free = state.complete && state.lap == previous || state.lap == 0 && seq < SLOTS as u64;
-                if !free && self.head.load(Ordering::Acquire) == head {
-                    return None;
+                if !free {
+                    busy = true;
+                    break;
                 }
+            }
+            if busy {
+                // Busy, or our view of the head is old: a plain load might still show the old one
+                // although the slot already shows its new writer. The swap with itself does not.
+                match self.head.compare_exchange(head, head, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return None,
+                    Err(now) => head = now,
+                }
+                continue;
             }
             let next = (seq + 1) << SLOT_BITS | slot.wrapping_add(count) & SLOT_MASK;
             match self.head.compare_exchange_weak(head, next, Ordering::AcqRel, Ordering::Acquire) {

@@ -164,3 +164,27 @@ impl Default for PerCpuCounter {
         Self::new()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cpu_finds_its_own_slot() {
+        let slots = PerCpu::new(|cpu| cpu);
+        arch::sim::run_on_cpus(4, |cpu| {
+            let pin = PreemptGuard::new();
+            assert_eq!(*slots.this(&pin), cpu);
+            assert_eq!(*slots.get(cpu), cpu);
+        });
+    }
+
+    #[test]
+    fn a_counter_sums_what_all_cpus_added_and_took() {
+        let counter = PerCpuCounter::new();
+        arch::sim::run_on_cpus(4, |cpu| (0..1000).for_each(|_| counter.add(i64::from(cpu.0) - 1)));
+        assert_eq!(counter.sum(), 2000);
+        counter.add(-3000);
+        assert_eq!((counter.sum(), counter.sum_positive()), (-1000, 0));
+    }
+}

@@ -629,3 +629,79 @@ impl Rcu {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::atomic::{AtomicBool, AtomicPtr};
+    use std::boxed::Box;
+
+    #[repr(C)]
+    struct Object {
+        head: Head,
+        value: AtomicU64,
+    }
+
+    static FREED: AtomicU32 = AtomicU32::new(0);
+
+    unsafe fn free(head: NonNull<Head>) {
+        // SAFETY: the node is the first field of a leaked Object.
+        let object = unsafe { Box::from_raw(head.cast::<Object>().as_ptr()) };
+        object.value.store(0, Ordering::Relaxed);
+        FREED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn readers_never_meet_a_freed_object_and_all_are_freed() {
+        let new = |n| Box::into_raw(Box::new(Object { head: Head::new(), value: AtomicU64::new(n) }));
+        let current = AtomicPtr::new(new(1));
+        let done = AtomicBool::new(false);
+        arch::sim::run_on_cpus(3, |cpu| {
+            if cpu.0 == 0 {
+                for n in 2..300 {
+                    let old = current.swap(new(n), Ordering::AcqRel);
+                    // SAFETY: unlinked, and given away.
+                    unsafe { call(NonNull::new(old).unwrap().cast(), free) };
+                    if n % 50 == 0 {
+                        synchronize();
+                        run_callbacks(cpu);
+                    }
+                }
+                barrier();
+                done.store(true, Ordering::Relaxed);
+            } else {
+                while !done.load(Ordering::Relaxed) {
+                    let _guard = read_lock();
+                    // SAFETY: RCU keeps the object while the guard lives.
+                    let object = unsafe { &*current.load(Ordering::Acquire) };
+                    assert_ne!(object.value.load(Ordering::Relaxed), 0);
+                    arch::cpu::relax();
+                }
+            }
+        });
+        assert_eq!(FREED.load(Ordering::Relaxed), 298);
+        // SAFETY: the last one was never given away.
+        drop(unsafe { Box::from_raw(current.load(Ordering::Relaxed)) });
+    }
+
+    #[test]
+    fn a_grace_period_waits_for_each_running_cpu_and_not_for_idle_ones() {
+        let rcu = Box::leak(Box::new(Rcu::new(false)));
+        arch::sim::run_on_cpus(3, |cpu| {
+            if cpu.0 != 0 {
+                return;
+            }
+            // CPUs begin idle on this machine: 0 and 1 run.
+            (0..2).for_each(|n| rcu.idle_exit(CpuId(n)));
+            let target = rcu.request(None);
+            rcu.quiescent(CpuId(0));
+            assert!(rcu.completed() < target);
+            rcu.quiescent(CpuId(1));
+            assert_eq!(rcu.completed(), target);
+            let target = rcu.request(None);
+            rcu.quiescent(CpuId(0));
+            rcu.idle_enter(CpuId(1));
+            assert_eq!(rcu.completed(), target);
+        });
+    }
+}

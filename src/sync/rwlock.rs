@@ -230,3 +230,49 @@ impl<T: ?Sized> DerefMut for WriteIrqGuard<'_, T> {
         unsafe { &mut *self.lock.data.get() }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    static CLASS: LockClass = LockClass::new("rw test", 30);
+
+    #[test]
+    fn readers_share_and_a_writer_is_alone() {
+        let lock = RwSpinLock::new((0_u64, 0_u64), &CLASS);
+        arch::sim::run_on_cpus(4, |cpu| {
+            for _ in 0..1000 {
+                if cpu.0 < 2 {
+                    let mut both = lock.write();
+                    both.0 += 1;
+                    both.1 += 1;
+                } else {
+                    let both = lock.read();
+                    assert_eq!(both.0, both.1);
+                }
+            }
+        });
+        assert_eq!(lock.into_inner(), (2000, 2000));
+    }
+
+    #[test]
+    fn a_reader_in_an_interrupt_does_not_wait_behind_a_writer_that_waits() {
+        let lock = RwSpinLock::new((), &CLASS);
+        let writer_waits = || lock.state.load(Ordering::Relaxed) & WAITING != 0;
+        arch::sim::run_on_cpus(2, |cpu| {
+            if cpu.0 == 0 {
+                let outer = lock.read();
+                while !writer_waits() {
+                    spin_loop();
+                }
+                arch::sim::interrupt(|| drop(lock.read()));
+                drop(outer);
+            } else {
+                while lock.state.load(Ordering::Relaxed) & !(WRITER | WAITING) == 0 {
+                    spin_loop();
+                }
+                drop(lock.write_irq());
+            }
+        });
+    }
+}

@@ -135,3 +135,25 @@ impl<T: Copy> SeqLock<T> {
         self.update(|v| *v = value);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_on_other_cpus_see_whole_values_only() {
+        static CLASS: LockClass = LockClass::new("seq test", 30);
+        let lock = SeqLock::new([0_u64; 8], &CLASS);
+        arch::sim::run_on_cpus(3, |cpu| {
+            for n in 0..2000 {
+                if cpu.0 == 0 {
+                    lock.write([n; 8]);
+                } else {
+                    let seen = lock.read();
+                    assert!(seen.iter().all(|v| *v == seen[0]), "{seen:?}");
+                }
+            }
+        });
+        assert_eq!(lock.try_read(), Some([1999; 8]));
+    }
+}

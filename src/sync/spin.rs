@@ -270,3 +270,66 @@ impl<'a, T: ?Sized> SpinIrqGuard<'a, T> {
         lock
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use arch::sim;
+
+    static CLASS: LockClass = LockClass::new("spin test", 30);
+    static OUTER: LockClass = LockClass::new("spin test outer", 20);
+
+    #[test]
+    fn all_cpus_count_without_losing_one() {
+        let lock = SpinLock::new(0_u64, &CLASS);
+        sim::run_on_cpus(4, |_| (0..2000).for_each(|_| *lock.lock() += 1));
+        assert_eq!(lock.into_inner(), 8000);
+    }
+
+    #[test]
+    fn waiting_in_an_interrupt_while_waiting_in_the_thread_uses_another_node() {
+        let (outer, inner) = (SpinLock::new(0_u64, &OUTER), SpinLock::new(0_u64, &CLASS));
+        sim::run_on_cpus(4, |_| {
+            for _ in 0..500 {
+                let mut a = outer.lock_irq();
+                sim::interrupt(|| *inner.lock_irq() += 1);
+                *a += 1;
+            }
+        });
+        assert_eq!((outer.into_inner(), inner.into_inner()), (2000, 2000));
+    }
+
+    #[test]
+    fn guards_turn_preemption_and_interrupts_off_and_back_on() {
+        let lock = SpinLock::new((), &CLASS);
+        sim::run_on_cpus(1, |_| {
+            let guard = lock.lock();
+            assert!(arch::preempt::count() == 1 && arch::irq::enabled());
+            assert!(lock.try_lock().is_none());
+            drop(guard);
+            let guard = lock.lock_irq();
+            assert!(arch::preempt::count() == 1 && !arch::irq::enabled());
+            drop(guard);
+            assert!(arch::preempt::count() == 0 && arch::irq::enabled());
+        });
+    }
+
+    #[test]
+    fn a_leaked_guard_is_released_by_hand() {
+        let lock = SpinLock::new((), &CLASS);
+        sim::run_on_cpus(1, |_| {
+            let leaked = lock.lock_irq().leak();
+            assert!(leaked.is_locked());
+            // SAFETY: leaked above, on this CPU.
+            unsafe { leaked.unlock_leaked() };
+            assert!(!lock.is_locked());
+            arch::preempt::enable();
+            arch::irq::enable();
+        });
+    }
+
+    #[test]
+    fn the_raw_lock_has_four_bytes() {
+        assert_eq!(size_of::<RawSpinLock>(), 4);
+    }
+}
