@@ -143,6 +143,7 @@ pub fn flush() {
         }
         // A holder that is switched out would keep everybody's messages back.
         arch::preempt::disable();
+        #[allow(clippy::unnecessary_fold)] // `any` would stop at the first console
         while CONSOLES.iter().fold(false, |any, console| console.print_next(&mut text) || any) {}
         TURN.store(false, Ordering::Release);
         arch::preempt::enable();

@@ -77,7 +77,7 @@ pub fn kmsg_line<const N: usize>(out: &mut LineBuf<N>, record: &Record, text: &[
     let prio = u32::from(record.facility.number()) << 3 | record.level as u32;
     let _ = write!(out, "{},{},{},-;", prio, record.seq, record.time / 1000);
     for &b in text {
-        if b < b' ' || b >= 127 || b == b'\\' {
+        if !(b' '..127).contains(&b) || b == b'\\' {
             let _ = write!(out, "\\x{b:02x}");
         } else {
             out.push(&[b]);
