@@ -185,7 +185,9 @@ impl Tree {
         let mut start = at;
         let mut i = at;
         while i < at + len {
-            let c = self.byte(i).unwrap_or(0);
+            let Some(c) = self.byte(i) else {
+                return false;
+            };
             if c == b' ' || c == 0 {
                 if i - start == word.len() as u64 {
                     let mut n = 0;
@@ -249,5 +251,112 @@ impl Tree {
                 _ => return Some(seed),
             }
         }
+    }
+}
+
+/// Compiled for the developer's machine only: there the "physical" addresses are its own.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::early_dt::builder::{Builder, strings};
+
+    fn tree(bootargs: &str) -> Vec<u64> {
+        let mut b = Builder::default();
+        b.begin("");
+        b.begin("memory@0");
+        b.cells("kaslr-seed", &[9, 9]); // in the wrong place
+        b.end();
+        b.begin("chosen");
+        b.property("bootargs", &strings(&[bootargs]));
+        b.cells("kaslr-seed", &[0x1234_5678, 0x8000_0000]);
+        b.end();
+        b.end();
+        let bytes = b.finish();
+        bytes.chunks(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| *c.get(i).unwrap_or(&0)))).collect()
+    }
+
+    fn seed(tree: &[u64]) -> Option<u64> {
+        Tree::at(tree.as_ptr() as u64).map(|t| t.random_offset_seed())
+    }
+
+    #[test]
+    fn the_seed_is_chosens_and_nokaslr_refuses_it() {
+        assert_eq!(seed(&tree("quiet")), Some(0x1234_5678_8000_0000));
+        assert_eq!(seed(&tree("quiet nokaslr")), Some(0));
+        assert_eq!(seed(&tree("xnokaslr nokaslrx")), Some(0x1234_5678_8000_0000));
+        assert_eq!(seed(&[0; 8]), None);
+    }
+
+    #[test]
+    fn a_tree_with_any_byte_changed_ends_the_scan() {
+        let good = tree("quiet");
+        let size = good.len() * 8;
+        for at in (0..size).filter(|at| !(4..8).contains(at)) {
+            // Not the size: reads beyond the tree are kept out by it.
+            for value in [0, 1, 3, 0x7f, 0xff] {
+                let mut bad = good.clone();
+                bad[at / 8] = bad[at / 8] & !(0xff << (at % 8 * 8)) | value << (at % 8 * 8);
+                let _ = seed(&bad);
+            }
+        }
+    }
+
+    #[repr(C, align(4096))]
+    struct Page([u64; 512]);
+
+    /// What a table walk finds for `va`.
+    fn walk(root: u64, va: u64) -> Option<u64> {
+        let mut table = root;
+        for level in 0..4 {
+            // SAFETY: tables that `linnet_early_map` just wrote, in memory of this test.
+            let entry = unsafe { *((table + index(va, level) * 8) as *const u64) };
+            if entry & pte::VALID == 0 {
+                return None;
+            }
+            if level == 3 {
+                return Some(entry);
+            }
+            table = entry & pte::ADDR_MASK;
+        }
+        None
+    }
+
+    #[test]
+    fn image_pages_have_the_permissions_of_their_part_and_the_guard_has_none() {
+        const P: u64 = 4096;
+        let layout = ImageLayout {
+            size: 0x50_0000,
+            idmap: P,
+            rodata: 0x10_0000,
+            data: 0x20_0000,
+            guard: 0x4f_0000,
+            tables: 0x30_0000,
+        };
+        let mut memory: Vec<Page> = (0..0x500).map(|_| Page([0; 512])).collect();
+        let base = memory.as_mut_ptr() as u64;
+        let dtb = tree("quiet");
+        // SAFETY: the memory is as large as the layout says, and its table pool is zero.
+        let offset = unsafe { linnet_early_map(&layout, base, dtb.as_ptr() as u64) };
+        assert!(offset < IMAGE_RANDOM_SPAN && offset % BLOCK == 0 && offset != 0);
+        let root = base + layout.tables;
+        let at = |o: u64| walk(root, IMAGE_BASE + offset + o);
+        for o in (0..layout.size).step_by(4096) {
+            if o == layout.guard {
+                assert_eq!(at(o), None);
+                continue;
+            }
+            let entry = at(o).expect("mapped");
+            assert_eq!(entry & pte::ADDR_MASK, base + o);
+            let executable = entry & pte::PXN == 0;
+            assert_eq!(executable, o < layout.rodata);
+            assert!(!executable || entry & pte::AP_RO != 0, "writable and executable");
+        }
+        assert_eq!(at(layout.size), None);
+        let id = walk(root + 2 * P, base + layout.idmap).expect("identity page");
+        assert_eq!(id, (base + layout.idmap) | pte::KERNEL_RX);
+        assert_eq!(walk(root + 2 * P, base + layout.idmap + P), None);
+        let mapped = walk(root, FIXMAP_DTB).expect("device tree");
+        assert_eq!(mapped & pte::ADDR_MASK, dtb.as_ptr() as u64 & !(P - 1));
+        assert!(mapped & pte::AP_RO != 0);
     }
 }

@@ -226,33 +226,31 @@ fn translate(addr: u64, bus: &Bus<'_>, parent_cells: usize) -> Option<u64> {
     None
 }
 
+/// A tree writer, just enough for tests.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A tree writer, just enough for these tests.
+pub(crate) mod builder {
     #[derive(Default)]
-    struct Builder {
+    pub(crate) struct Builder {
         structure: Vec<u8>,
         strings: Vec<u8>,
     }
 
     impl Builder {
-        fn word(&mut self, w: u32) {
+        pub(crate) fn word(&mut self, w: u32) {
             self.structure.extend(w.to_be_bytes());
         }
-        fn pad(&mut self) {
+        pub(crate) fn pad(&mut self) {
             self.structure.resize(self.structure.len().next_multiple_of(4), 0);
         }
-        fn begin(&mut self, name: &str) {
+        pub(crate) fn begin(&mut self, name: &str) {
             self.word(1);
             self.structure.extend(name.bytes().chain([0]));
             self.pad();
         }
-        fn end(&mut self) {
+        pub(crate) fn end(&mut self) {
             self.word(2);
         }
-        fn property(&mut self, name: &str, value: &[u8]) {
+        pub(crate) fn property(&mut self, name: &str, value: &[u8]) {
             let at = self.strings.len() as u32;
             self.strings.extend(name.bytes().chain([0]));
             self.word(3);
@@ -261,11 +259,11 @@ mod tests {
             self.structure.extend(value);
             self.pad();
         }
-        fn cells(&mut self, name: &str, cells: &[u32]) {
+        pub(crate) fn cells(&mut self, name: &str, cells: &[u32]) {
             let bytes: Vec<u8> = cells.iter().flat_map(|c| c.to_be_bytes()).collect();
             self.property(name, &bytes);
         }
-        fn finish(mut self) -> Vec<u8> {
+        pub(crate) fn finish(mut self) -> Vec<u8> {
             self.word(9);
             let mut tree = Vec::new();
             let strings_at = 40 + self.structure.len() as u32;
@@ -279,9 +277,16 @@ mod tests {
         }
     }
 
-    fn strings(list: &[&str]) -> Vec<u8> {
+    /// A list of strings as a property holds it.
+    pub(crate) fn strings(list: &[&str]) -> Vec<u8> {
         list.iter().flat_map(|s| s.bytes().chain([0])).collect()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::builder::{Builder, strings};
+    use super::*;
 
     fn board(compatible: &str, bootargs: &str, stdout: &str) -> Vec<u8> {
         let mut b = Builder::default();

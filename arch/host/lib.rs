@@ -20,6 +20,10 @@ pub mod cpu;
 pub mod early_console;
 #[path = "../common/early_dt.rs"]
 pub mod early_dt;
+#[cfg(test)]
+#[allow(dead_code)] // tested here, used on the target
+#[path = "../aarch64/early_map.rs"]
+mod early_map;
 pub mod features;
 pub mod fp;
 pub mod irq;
