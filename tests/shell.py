@@ -92,7 +92,9 @@ def interrupt(console, machine):
     console.send_until(b'ping\n', rb'ping\r\nping\r\n')
     console.send(b'\x03')
     console.prompt()
-    console.send('cat > /tmp/typed\n')
+    # The shell reads ahead while it edits a line: what is for cat is typed when cat runs.
+    console.send('echo rea""dy; cat > /tmp/typed\n')
+    console.expect(rb'ready\r\n')
     console.send(b'typed text\n\x04')
     console.prompt()
     good(console, 'cat /tmp/typed', r'^typed text$')
