@@ -273,7 +273,11 @@ enable_mmu:
     cmp     x3, #0xf
     b.eq    1f
     msr     pmuserenr_el0, xzr                  // no event counters for EL0
-1:  ldr     x3, =MAIR_VALUE
+1:  mrs     x3, id_aa64pfr0_el1
+    ubfx    x3, x3, #44, #4                     // AMU
+    cbz     x3, 3f
+    msr     S3_3_C13_C2_3, xzr                  // AMUSERENR_EL0: no activity monitors either
+3:  ldr     x3, =MAIR_VALUE
     msr     mair_el1, x3
 
     // TCR_EL1 by what this CPU can do.
