@@ -110,3 +110,32 @@ unsafe impl<T: Send + Sync + 'static> Entry for KArc<T> {
         KArc::drop_after_grace_period(unsafe { KArc::from_raw(as_ptr::<T>(raw)) });
     }
 }
+
+// SAFETY: 1. descriptors are 64-aligned, one for each frame. 2. descriptors live for ever; what
+// `peek` gives is the descriptor, not the content. 3. `try_get` fails on a frame without holders;
+// a frame that has others meanwhile is noticed by the caller's second look at the slot.
+unsafe impl Entry for frames::FrameRef {
+    type Ref<'g> = &'static frames::Frame;
+
+    fn into_raw(self) -> NonZeroUsize {
+        let ptr = core::ptr::from_ref(frames::FrameRef::into_raw(self));
+        // SAFETY: the address of a reference is not zero.
+        unsafe { NonZeroUsize::new_unchecked(ptr.expose_provenance()) }
+    }
+    unsafe fn from_raw(raw: NonZeroUsize) -> Self {
+        // SAFETY: the caller's condition: the word owns a reference.
+        unsafe { frames::FrameRef::from_raw(&*as_ptr::<frames::Frame>(raw)) }
+    }
+    unsafe fn peek(raw: NonZeroUsize, _guard: &ReadGuard) -> &'static frames::Frame {
+        // SAFETY: the address of a descriptor, which lives for ever.
+        unsafe { &*as_ptr::<frames::Frame>(raw) }
+    }
+    unsafe fn acquire(raw: NonZeroUsize, guard: &ReadGuard) -> Option<Self> {
+        // SAFETY: as `peek`.
+        frames::FrameRef::try_get(unsafe { Self::peek(raw, guard) })
+    }
+    unsafe fn take(raw: NonZeroUsize) -> Self {
+        // SAFETY: the word's own reference, given up once. Readers took theirs or look again.
+        unsafe { <Self as Entry>::from_raw(raw) }
+    }
+}
