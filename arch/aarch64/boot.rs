@@ -186,7 +186,7 @@ pub fn map_linear(
     banks: &[PhysRange],
     source: &mut dyn FnMut() -> Option<PhysAddr>,
 ) -> Result<(), MapError> {
-    let mut mapper = Mapper { source, empty: None };
+    let mut mapper = Mapper { source };
     for bank in banks {
         let start = bank.start.page_up().ok_or(MapError::OutOfRange)?.0;
         let end = bank.end.page_down().0;
@@ -201,8 +201,6 @@ pub fn map_linear(
 
 struct Mapper<'a> {
     source: &'a mut dyn FnMut() -> Option<PhysAddr>,
-    /// A page that was taken and not needed.
-    empty: Option<PhysAddr>,
 }
 
 impl Mapper<'_> {
@@ -253,7 +251,7 @@ impl Mapper<'_> {
         if found & pte::TYPE_MASK == pte::VALID | pte::TABLE {
             return Ok(PhysAddr(found & pte::ADDR_MASK));
         }
-        let page = self.empty.take().or_else(|| (self.source)()).ok_or(MapError::NoPage)?;
+        let page = (self.source)().ok_or(MapError::NoPage)?;
         // A block that is there already becomes a table of pages with the same attributes.
         let block = found & pte::VALID != 0;
         fixmap::with_window(page, |w| {

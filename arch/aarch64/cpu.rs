@@ -6,6 +6,9 @@ use aarch64_cpu::asm::{barrier, wfi};
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+/// The bits of MPIDR_EL1 that name a CPU: Aff3, Aff2, Aff1, Aff0.
+pub const AFFINITY: u64 = 0xff_00ff_ffff;
+
 /// The boot CPU is online from the start.
 static ONLINE: AtomicU64 = AtomicU64::new(1);
 

@@ -45,9 +45,6 @@ pub(crate) static BOOT_SLOT: SecondarySlot = SecondarySlot {
     status: AtomicU32::new(0),
 };
 
-/// Aff3, Aff2, Aff1, Aff0 of MPIDR_EL1.
-const AFFINITY: u64 = 0xff_00ff_ffff;
-
 unsafe extern "C" {
     fn secondary_entry();
 }
@@ -64,7 +61,7 @@ pub fn start(
     entry: extern "C" fn(CpuId) -> !,
 ) -> Result<(), StartError> {
     let block: &'static CpuBlock = percpu::block_of(cpu).ok_or(StartError::Invalid)?;
-    let affinity = mpidr & AFFINITY;
+    let affinity = mpidr & cpu::AFFINITY;
     let slot = &BOOT_SLOT;
     head.preempt_count.store(1, Ordering::Relaxed);
     head.cpu.store(cpu.0, Ordering::Relaxed);

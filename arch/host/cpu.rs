@@ -4,6 +4,9 @@ use crate::sim::with_cpu;
 use abi::{CpuId, CpuMask};
 use std::sync::atomic::Ordering;
 
+/// The bits of MPIDR_EL1 that name a CPU: Aff3, Aff2, Aff1, Aff0.
+pub const AFFINITY: u64 = 0xff_00ff_ffff;
+
 /// The CPU that this host thread simulates.
 pub fn id() -> CpuId {
     with_cpu(|cpu| cpu.id)
