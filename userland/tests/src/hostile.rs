@@ -64,8 +64,8 @@ const TABLE: &[(i64, &str, [u8; 6])] = &[
 const ON_FILE: &[(i64, &str, [u8; 6])] = &[
     (SYS_read, "read", [9, 1, 8, 0, 0, 0]),
     (SYS_write, "write", [9, 1, 8, 0, 0, 0]),
-    (SYS_readv, "readv", [9, 1, 1, 0, 0, 0]),
-    (SYS_writev, "writev", [9, 1, 1, 0, 0, 0]),
+    (SYS_readv, "readv", [9, 1, 2, 0, 0, 0]),
+    (SYS_writev, "writev", [9, 1, 2, 0, 0, 0]),
     (SYS_pread64, "pread64", [9, 1, 8, 0, 0, 0]),
     (SYS_pwrite64, "pwrite64", [9, 1, 8, 0, 0, 0]),
     (SYS_fstat, "fstat", [9, 1, 0, 0, 0, 0]),
