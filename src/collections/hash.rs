@@ -274,3 +274,91 @@ impl<A: HashField> Drop for HashTable<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use sync::rcu;
+
+    static CLASS: LockClass = LockClass::new("test_hash", 1520);
+
+    struct Item {
+        key: u64,
+        link: HashLink,
+    }
+    hash_field!(ByKey: Item => link);
+
+    fn item(key: u64) -> KArc<Item> {
+        KArc::try_new(Item { key, link: HashLink::new() }).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map(order in 0u32..4, ops in prop::collection::vec((0u8..4, 0u64..40), 0..200)) {
+            let t = HashTable::<ByKey>::try_new(order, &CLASS).unwrap();
+            let mut m: BTreeMap<u64, KArc<Item>> = BTreeMap::new();
+            for (op, k) in ops {
+                // Few hashes, so that different keys meet in one chain.
+                let hash = k % 5;
+                match op {
+                    0 => {
+                        let new = item(k);
+                        let r = t.insert_unless(hash, new.clone(), |v| v.key == k);
+                        prop_assert_eq!(r.is_ok(), !m.contains_key(&k));
+                        m.entry(k).or_insert(new);
+                    }
+                    1 => {
+                        let gone = t.remove_where(hash, |v| v.key == k);
+                        prop_assert_eq!(gone.is_some(), m.remove(&k).is_some());
+                    }
+                    2 => if let Some(v) = m.get(&k) {
+                        // A rename: out and in again at once.
+                        let v = t.remove(v).unwrap();
+                        prop_assert!(!v.link.is_hashed());
+                        prop_assert!(t.insert(hash, v).is_ok());
+                    },
+                    _ => prop_assert_eq!(t.get(hash, |v| v.key == k).map(|v| v.key), m.get(&k).map(|v| v.key)),
+                }
+                let mut n = 0;
+                t.for_each(|v| { n += usize::from(m.contains_key(&v.key)); true });
+                prop_assert_eq!(n, m.len());
+            }
+            drop(t);
+            rcu::barrier();
+            rcu::barrier();
+            for v in m.values() {
+                prop_assert_eq!(KArc::strong_count(v), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn readers_find_what_stays_while_others_come_and_go() {
+        let t = HashTable::<ByKey>::try_new(1, &CLASS).unwrap();
+        for k in 0..8 {
+            assert!(t.insert(k, item(k)).is_ok());
+        }
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        arch::sim::run_on_cpus(3, |cpu| {
+            if cpu.0 == 0 {
+                for n in 0..3000u64 {
+                    let k = 100 + n % 4;
+                    assert!(t.insert(k, item(k)).is_ok());
+                    assert!(t.remove_where(k, |v| v.key == k).is_some());
+                    rcu::quiescent(cpu);
+                    rcu::run_callbacks(cpu);
+                }
+                stop.store(true, Ordering::Release);
+            } else {
+                while !stop.load(Ordering::Acquire) {
+                    for k in 0..8 {
+                        assert_eq!(t.get(k, |v| v.key == k).unwrap().key, k);
+                    }
+                    rcu::quiescent(cpu);
+                }
+            }
+        });
+    }
+}

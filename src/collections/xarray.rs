@@ -541,3 +541,130 @@ impl<E: Entry> Drop for XArray<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kalloc::KArc;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    static CLASS: LockClass = LockClass::new("test_xarray", 1320);
+
+    fn arc(n: u32) -> KArc<u32> {
+        KArc::try_new(n).unwrap()
+    }
+
+    /// Indices near each other, and at every height of the tree.
+    fn index() -> impl Strategy<Value = u64> {
+        prop_oneof![0u64..200, (0u32..11, 0u64..3).prop_map(|(s, d)| (d << (6 * s)) + 1), Just(u64::MAX), Just(u64::MAX - 1)]
+    }
+
+    const TAGS: [Tag; 3] = [Tag::Zero, Tag::One, Tag::Two];
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map(ops in prop::collection::vec((0u8..7, index(), 0usize..3), 0..200), probes in prop::collection::vec((index(), index()), 8)) {
+            let x = XArray::<KArc<u32>>::new(&CLASS);
+            let mut m: BTreeMap<u64, (u32, [bool; 3])> = BTreeMap::new();
+            for (n, (op, i, t)) in ops.into_iter().enumerate() {
+                let n = n as u32;
+                match op {
+                    0 | 1 => match x.insert(i, arc(n)) {
+                        Ok(()) => prop_assert!(m.insert(i, (n, [false; 3])).is_none()),
+                        Err(e) => prop_assert!(matches!(e, InsertError::Exists(_)) && m.contains_key(&i)),
+                    },
+                    2 => {
+                        let old = x.store(i, arc(n)).ok().unwrap().map(|v| *v);
+                        prop_assert_eq!(old, m.get(&i).map(|v| v.0));
+                        m.entry(i).or_insert((n, [false; 3])).0 = n;
+                    }
+                    3 => prop_assert_eq!(x.remove(i).map(|v| *v), m.remove(&i).map(|v| v.0)),
+                    4 | 5 => {
+                        prop_assert_eq!(x.set_tag(i, TAGS[t]), m.contains_key(&i));
+                        if let Some(v) = m.get_mut(&i) { v.1[t] = true; }
+                    }
+                    _ => {
+                        let had = m.get_mut(&i).is_some_and(|v| core::mem::replace(&mut v.1[t], false));
+                        prop_assert_eq!(x.clear_tag(i, TAGS[t]), had);
+                    }
+                }
+                prop_assert_eq!(x.len(), m.len());
+                prop_assert_eq!(x.get(i).map(|v| *v), m.get(&i).map(|v| v.0));
+                for (t, tag) in TAGS.iter().enumerate() {
+                    prop_assert_eq!(x.get_tag(i, *tag), m.get(&i).is_some_and(|v| v.1[t]));
+                    prop_assert_eq!(x.any_tagged(*tag), m.values().any(|v| v.1[t]));
+                }
+            }
+            for (a, b) in probes {
+                let (a, b) = (a.min(b), a.max(b));
+                let mut all = vec![];
+                x.for_each(a, b, None, |i, v| { all.push((i, *v)); true });
+                let want: Vec<_> = m.range(a..=b).map(|(i, v)| (*i, v.0)).collect();
+                prop_assert_eq!(all, want);
+                for (t, tag) in TAGS.iter().enumerate() {
+                    let mut some = vec![];
+                    x.for_each(a, b, Some(*tag), |i, _| { some.push(i); true });
+                    let want: Vec<_> = m.range(a..=b).filter(|(_, v)| v.1[t]).map(|(i, _)| *i).collect();
+                    prop_assert_eq!(some, want);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn counts_return_when_the_tree_is_gone_and_failures_change_nothing() {
+        let values: Vec<_> = (0..100).map(arc).collect();
+        let x = XArray::new(&CLASS);
+        for (i, v) in values.iter().enumerate() {
+            let at = (i as u64) * 1000;
+            for n in 1.. {
+                kalloc::fail_nth(n);
+                let r = x.insert(at, v.clone());
+                if kalloc::disarm() {
+                    assert!(r.is_ok());
+                    break;
+                }
+                assert!(matches!(r, Err(InsertError::NoMemory(_))));
+                assert_eq!((x.len(), x.get(at).is_none()), (i, true));
+            }
+        }
+        for i in 0..50 {
+            drop(x.remove(i * 1000));
+        }
+        drop(x);
+        rcu::barrier();
+        rcu::barrier();
+        assert!(values.iter().all(|v| KArc::strong_count(v) == 1));
+    }
+
+    #[test]
+    fn readers_find_what_stays_while_the_tree_grows_and_shrinks() {
+        let x = XArray::new(&CLASS);
+        for i in 0..4 {
+            x.insert(i, arc(i as u32)).ok().unwrap();
+        }
+        let stop = core::sync::atomic::AtomicBool::new(false);
+        arch::sim::run_on_cpus(3, |cpu| {
+            if cpu.0 == 0 {
+                for n in 0..2000u64 {
+                    let i = 1 << (6 * (n % 10) + 3);
+                    x.insert(i, arc(1)).ok().unwrap();
+                    x.set_tag(i, Tag::Zero);
+                    x.remove(i).unwrap();
+                    rcu::quiescent(cpu);
+                    rcu::run_callbacks(cpu);
+                }
+                stop.store(true, Ordering::Release);
+            } else {
+                while !stop.load(Ordering::Acquire) {
+                    for i in 0..4 {
+                        assert_eq!(*x.get(i).unwrap(), i as u32);
+                    }
+                    assert_eq!(x.next(0, 3).unwrap().0, 0);
+                    rcu::quiescent(cpu);
+                }
+            }
+        });
+    }
+}
