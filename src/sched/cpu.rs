@@ -306,7 +306,7 @@ pub(crate) fn finish_switch(last: Last<Core>, baggage: Baggage) {
             KArc::drop_after_grace_period(thread);
         }
         // `exit` sends Dead with a Finished, `switch_from_current` the others: no other pair.
-        (Last::Runnable(right), Left::Dead(_)) => drop(right.discard()),
+        (Last::Runnable(right), Left::Dead(_)) => drop(right),
         (Last::Finished(finished), _) => drop(finished.reap()),
     }
 }

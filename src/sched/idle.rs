@@ -10,7 +10,7 @@ use crate::{
 };
 use abi::{CpuId, CpuMask, Result};
 use arch::thread::{NEED_RESCHED, ThreadHead};
-use sched_switch::stack::KernelStack;
+use frames::vmalloc::KernelStack;
 use kalloc::KArc;
 
 fn parts(cpu: CpuId) -> Parts {

@@ -88,7 +88,7 @@ fn make(name: [u8; 16], mut main: KBox<dyn FnMut() + Send>) -> Result<KArc<Threa
         affinity: CpuMask::ALL,
         payload: None,
         user_space: None,
-        stack: sched_switch::stack::alloc_stack()?,
+        stack: frames::vmalloc::alloc_stack()?,
     };
     let thread = thread::create_kernel(spec, move || main())?;
     register(&thread);

@@ -55,6 +55,6 @@ pub use rwmutex::{RwMutex, RwReadGuard, RwWriteGuard};
 pub use smp::{Ipi, set_ipi};
 pub use thread::{
     Core, Payload, State, Thread, ThreadRef, ThreadSpec, UserSpace, create_kernel, create_user, current, current_arc,
-    enter_user, exit_current, set_user_space, start, thread_name, total_forks,
+    discard, enter_user, exit_current, set_user_space, start, thread_name, total_forks,
 };
 pub use wait::{Outcome, Registration, Sleep, WaitQueue, WakeCallback, sleep_until};

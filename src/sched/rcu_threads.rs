@@ -53,7 +53,7 @@ pub fn start_rcu_thread(cpu: CpuId) -> Result {
         affinity: CpuMask::of(cpu),
         payload: None,
         user_space: None,
-        stack: sched_switch::stack::alloc_stack()?,
+        stack: frames::vmalloc::alloc_stack()?,
     };
     let thread = thread::create_kernel(spec, move || {
         loop {

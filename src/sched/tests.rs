@@ -121,8 +121,8 @@ fn spawn_on(mask: CpuMask, name: &str, f: impl FnOnce() + Send + 'static) -> KAr
     create_kernel(spec, f).inspect(|t| start(t)).unwrap()
 }
 
-fn stack() -> sched_switch::stack::KernelStack {
-    sched_switch::stack::alloc_stack().unwrap()
+fn stack() -> frames::vmalloc::KernelStack {
+    frames::vmalloc::alloc_stack().unwrap()
 }
 
 /// Runs `f` in a kernel thread and returns what it returns.
@@ -143,6 +143,18 @@ fn a_kernel_thread_runs_and_its_memory_goes_back() {
     }
     assert_eq!(thread.state(), State::Dead);
     assert_eq!(&thread.name()[..6], b"short\0");
+}
+
+#[test]
+fn a_thread_that_is_not_started_goes_when_it_is_discarded() {
+    machine();
+    let (name, payload, user_space) = (thread_name("never"), None, None);
+    let spec = ThreadSpec { name, nice: 0, affinity: CpuMask::ALL, payload, user_space, stack: stack() };
+    let thread = create_kernel(spec, || unreachable!()).unwrap();
+    assert_eq!(thread.state(), State::New);
+    discard(&thread);
+    start(&thread);
+    assert_eq!(KArc::strong_count(&thread), 1);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use abi::{CpuId, CpuMask, Nanos, Result};
 use arch::UserRegs;
 use collections::Link;
 use core::any::Any;
-use sched_switch::stack::KernelStack;
+use frames::vmalloc::KernelStack;
 use kalloc::{AllocError, KArc, KBox, karc_as, kbox_dyn};
 use sched_switch::{Current, Kind, Last, ThreadOf};
 use sync::{
@@ -424,6 +424,15 @@ pub fn create_user(spec: ThreadSpec, regs: &UserRegs, parent: Option<&Thread>) -
 pub fn start(thread: &KArc<Thread>) {
     if let crate::sleeper::Woken::Enqueue(task) = thread.sleeper.state.wake(crate::sleeper::NEW) {
         cpu::activate_new(task);
+    }
+}
+
+/// Gives a thread up that was created and will not be started: until then, or until it has run to
+/// its end, it keeps itself.
+pub fn discard(thread: &KArc<Thread>) {
+    if let crate::sleeper::Woken::Enqueue(task) = thread.sleeper.state.wake(crate::sleeper::NEW) {
+        thread.sleeper.state.end();
+        drop(task);
     }
 }
 

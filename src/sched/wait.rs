@@ -138,9 +138,8 @@ impl ThreadQueue {
             again = true;
         };
         sleeper.state.cancel();
-        if sleeper.link.is_linked() {
-            self.dequeue(sleeper);
-        } else if manner.exclusive && !matches!(outcome, Outcome::Ready(_)) {
+        let was_woken = !(sleeper.link.is_linked() && self.dequeue(sleeper));
+        if was_woken && manner.exclusive && !matches!(outcome, Outcome::Ready(_)) {
             // A wake-up that was meant for one came to us, who do not use it.
             self.wake(1);
         }
@@ -164,10 +163,12 @@ impl ThreadQueue {
         self.waiting.store(list.len() as u32, Ordering::Relaxed);
     }
 
-    fn dequeue(&self, sleeper: &KArc<Sleeper>) {
+    /// Leaves the queue; `false` if a waker was faster.
+    fn dequeue(&self, sleeper: &KArc<Sleeper>) -> bool {
         let mut list = self.list.lock_irq();
-        let _ = list.remove(sleeper);
+        let removed = list.remove(sleeper).is_some();
         self.waiting.store(list.len() as u32, Ordering::Relaxed);
+        removed
     }
 
     /// Whether somebody waits; a hint without a barrier.

@@ -28,7 +28,6 @@ pub mod cell;
 pub mod slot;
 #[cfg(test)]
 mod slot_tests;
-pub mod stack;
 mod thread;
 pub mod words;
 

@@ -9,7 +9,7 @@ use core::{
     ops::Deref,
     ptr,
 };
-use crate::stack::KernelStack;
+use frames::vmalloc::KernelStack;
 use kalloc::{AllocError, KArc, KWeak};
 use sync::{
     Once, PerCpu,
@@ -129,13 +129,6 @@ impl<T: Kind> Runnable<T> {
         let this = ManuallyDrop::new(self);
         // SAFETY: read once, and `this` is not dropped.
         unsafe { ptr::read(&this.thread) }
-    }
-
-    /// Gives the stack of a thread back that was never started.
-    pub fn discard(self) -> KArc<ThreadOf<T>> {
-        // It never ran, or it would be `Finished`, or it is dropped by mistake: then its stack
-        // may be in use by references of its own frames, which nobody will ever run again.
-        self.into_thread()
     }
 }
 
