@@ -1,2 +1,70 @@
-#![no_std]
-//! process
+#![cfg_attr(not(test), no_std)]
+//! Processes: from `clone` over `exec`, signals and futexes to `exit` and `wait`.
+//!
+//! What it answers for: who exists and whose child it is ([`task`], [`pid`]), how it comes to be
+//! ([`fork`], [`exec`], [`init`], [`kthread`]) and goes ([`exit`], [`wait`]), what interrupts it
+//! ([`signal`], [`fault`]), what it sleeps on in user memory ([`futex`]), what it may
+//! ([`cred`], [`limits`]) and where it belongs ([`session`], [`ns`]). It does not schedule, map
+//! memory or open files: it holds the objects of the rooms below and tells them when.
+//!
+//! Lock order: see [`task`].
+
+pub mod cred;
+pub mod exec;
+pub mod exit;
+pub mod fault;
+pub mod fork;
+pub mod futex;
+pub mod init;
+pub mod kthread;
+pub mod limits;
+pub mod ns;
+pub mod pid;
+pub mod proc;
+pub mod session;
+pub mod signal;
+pub mod task;
+pub mod wait;
+
+pub use exec::{Arguments, Program, exec};
+pub use fork::{CloneArgs, clone};
+pub use limits::{Limit, Limits, for_memory as memory_limits};
+pub use ns::{Namespaces, UTS_LEN, UtsName, UtsNamespace};
+pub use pid::{Pid, PidNamespace};
+pub use session::{JobControl, Session};
+pub use signal::{SIGINFO_SIZE, SigInfo, SigSet, Signal, USER_HZ, clock_ticks};
+pub use task::{Process, Restart, Task, current_arc, of, with_current};
+pub use wait::{Which, wait};
+
+use abi::Result;
+use vfs::Path;
+
+/// Moves every process whose root or working directory is `old` to `new` (`pivot_root(2)`).
+pub fn replace_roots(old: &Path, new: &Path) {
+    let Some(ns) = init::root_pid_namespace() else { return };
+    let mut next = 1;
+    while let Some((n, task)) = ns.next_from(next) {
+        next = n.saturating_add(1);
+        if let Ok(fs) = task.fs() {
+            fs.replace(old, new);
+        }
+    }
+}
+
+/// Work before the return to user space: what the flags ask for, in Linux's order.
+pub fn exit_work(regs: &mut arch::UserRegs, flags: u32) {
+    if flags & arch::thread::NEED_RESCHED != 0 {
+        sched::schedule();
+    }
+    if flags & (arch::thread::SIGNAL_PENDING | arch::thread::FATAL_PENDING) != 0 {
+        let thread = sched::current();
+        if let Some(task) = of(&thread) {
+            signal::deliver::deliver(task, regs);
+        }
+    }
+}
+
+/// Prepares what the first process needs.
+pub fn prepare() -> Result {
+    exec::init_trampoline()
+}

@@ -1,0 +1,225 @@
+//! The end of threads and processes (`_exit(2)`, `exit_group(2)`), and the news of it.
+//!
+//! A thread gives back what it holds, leaves its process, and its stack is freed by the scheduler
+//! after the last switch. The last thread turns the process into a zombie: children go to the
+//! nearest subreaper or to init, the parent is told, and unless it does not care the status waits
+//! for it. The order is what the parent may see: memory and files are gone before the zombie shows.
+
+use crate::{
+    futex, session,
+    signal::{Cause, SigInfo, Signal},
+    task::{FAMILY, JobEvent, Life, Process, Task},
+};
+use abi::{UserAddr, raw::general as g};
+use arch::user::UserPtr;
+use kalloc::KArc;
+use sync::atomic::Ordering;
+
+/// Status of a process that called `exit(code)`, in the encoding of `wait(2)`.
+pub const fn exited(code: u32) -> u32 {
+    (code & 0xff) << 8
+}
+
+/// Ends every thread of the current process with this status, this one first.
+pub fn exit_group(task: &Task, status: u32) -> ! {
+    let status = {
+        let mut s = task.process.signals.lock_irq();
+        s.begin_group_exit(status);
+        s.group_exit.unwrap_or(status)
+    };
+    exit_thread(task, status)
+}
+
+/// Ends the current thread.
+///
+/// Neither this nor [`exit_group`] returns, so no caller on the stack may own anything: they get
+/// the task by reference, from the thread that the scheduler keeps.
+pub fn exit_thread(task: &Task, status: u32) -> ! {
+    release_memory(task);
+    drop(task.set_files(None));
+    drop(task.set_fs(None));
+    let process = task.process.clone();
+    let last = leave(task, &process, status);
+    if last {
+        end_process(&process, status);
+    } else {
+        process.members_gone.wake_all();
+    }
+    drop(process);
+    sched::exit_current()
+}
+
+/// Gives up the address space: robust futexes, the word that joiners wait on, the vfork parent.
+pub(crate) fn release_memory(task: &Task) {
+    let Some(memory) = task.memory() else { return };
+    futex::exit_robust_list(task);
+    let tid = UserAddr(task.clear_child_tid.swap(0, Ordering::Relaxed));
+    if !tid.is_null() && KArc::strong_count(&memory) > 2 {
+        // Nobody is left to see it otherwise. A bad address harms nobody but its owner.
+        if UserPtr::<u32>::new(tid).write(0).is_ok() {
+            let _ = futex::wake(task, tid, 1, u32::MAX, true);
+        }
+    }
+    {
+        let mut t = process_times(task);
+        let rss = crate::exec::peak_rss_kib(&memory.space);
+        t.max_rss_kib = t.max_rss_kib.max(rss);
+    }
+    drop(sched::set_user_space(None));
+    drop(task.set_mm(None));
+    // The last user unmaps everything here.
+    drop(memory);
+    task.release_vfork_parent();
+}
+
+fn process_times(task: &Task) -> impl core::ops::DerefMut<Target = crate::task::Times> + '_ {
+    task.process.times.lock()
+}
+
+/// Takes the thread out of its process. Returns whether it was the last.
+fn leave(task: &Task, process: &Process, status: u32) -> bool {
+    task.exit_status.store(status, Ordering::Relaxed);
+    if let Some(thread) = task.thread() {
+        *task.last_name.lock() = thread.name();
+        let mut t = process.times.lock();
+        t.utime = t.utime.saturating_add(thread.utime());
+        t.stime = t.stime.saturating_add(thread.stime());
+        t.nvcsw += thread.nvcsw();
+        t.nivcsw += thread.nivcsw();
+    }
+    let mut s = process.signals.lock_irq();
+    task.exiting.store(true, Ordering::Release);
+    s.members.retain(|t| !core::ptr::eq(&**t, task));
+    let last = s.members.is_empty();
+    if last && s.group_exit.is_none() {
+        let leader = process.leader.lock().as_ref().map_or(status, |l| l.exit_status.load(Ordering::Relaxed));
+        s.group_exit = Some(leader);
+    }
+    // Signals that only this thread could take may now be another's.
+    if !last && !s.shared.pending().is_empty() {
+        for t in s.members.iter() {
+            crate::signal::wake_for_signals(t);
+        }
+    }
+    last
+}
+
+/// The last thread is gone: zombie, or nothing at all when nobody will ask.
+fn end_process(process: &KArc<Process>, status: u32) {
+    if process.is_init() {
+        log::error!("init ended with status {:#x}", status);
+        panic_init_gone(status);
+    }
+    let status = process.signals.lock_irq().group_exit.unwrap_or(status);
+    session::leave_on_exit(process);
+    let orphans = session::OrphanWatch::before_exit(process);
+    drop(process.exe.lock().take());
+
+    let reaped = {
+        let _family = FAMILY.lock();
+        give_children_away(process);
+        let parent = process.parent();
+        let exit_signal = Signal::new(process.exit_signal.load(Ordering::Relaxed));
+        let ignored = match (&parent, exit_signal) {
+            (Some(p), Some(Signal::CHLD)) => p.actions().is_some_and(|a| a.reaps_children_itself()),
+            (None, _) => true,
+            _ => false,
+        };
+        process.links.lock().life = if ignored { Life::Reaped } else { Life::Zombie(status) };
+        if let Some(parent) = &parent {
+            // With SA_NOCLDWAIT the signal still comes, with SIG_IGN it does not (Linux).
+            if let Some(signal) = exit_signal {
+                let _ = crate::signal::send_with_family(parent, child_info(process, signal, exit_code(status), exit_value(status)));
+            }
+            if ignored {
+                remove_child(parent, process);
+            }
+        }
+        let reaped = ignored.then(|| process.leader.lock().take());
+        if let Some(p) = parent {
+            p.child_events.wake_all();
+        }
+        reaped
+    };
+    drop(reaped);
+    orphans.signal();
+}
+
+fn panic_init_gone(status: u32) -> ! {
+    // A system without PID 1 cannot go on: the message that Linux gives, and the same stop.
+    arch::panic::stop(format_args!("Attempted to kill init! exitcode=0x{status:08x}"))
+}
+
+pub(crate) fn remove_child(parent: &Process, child: &Process) {
+    parent.links.lock().children.remove(&child.id());
+}
+
+/// Moves the children to the nearest living subreaper among the ancestors, or to init.
+fn give_children_away(process: &KArc<Process>) {
+    let Some(heir) = heir_of(process) else { return };
+    loop {
+        let moved = process.links.lock().children.pop_first_node();
+        let Some(node) = moved else { break };
+        let child = node.value().clone();
+        child.links.lock().parent = Some(KArc::downgrade(&heir));
+        // The new parent waits for SIGCHLD children only.
+        child.exit_signal.store(g::SIGCHLD, Ordering::Relaxed);
+        heir.links.lock().children.insert_node(node);
+        let signal = Signal::new(child.parent_death_signal.load(Ordering::Relaxed));
+        if let Some(signal) = signal {
+            let _ = crate::signal::send_with_family(&child, SigInfo::kernel(signal));
+        }
+        let life = child.links.lock().life;
+        if let Life::Zombie(status) = life {
+            let _ = crate::signal::send_with_family(&heir, child_info(&child, Signal::CHLD, exit_code(status), exit_value(status)));
+            heir.child_events.wake_all();
+        }
+    }
+}
+
+fn heir_of(process: &KArc<Process>) -> Option<KArc<Process>> {
+    let mut at = process.parent();
+    while let Some(p) = at {
+        let alive = !p.is_zombie();
+        if alive && (p.is_init() || p.child_subreaper.load(Ordering::Relaxed)) {
+            return Some(p);
+        }
+        at = p.parent();
+    }
+    crate::init::init_process()
+}
+
+/// `si_code` of a child that ended with this status.
+pub(crate) fn exit_code(status: u32) -> i32 {
+    (match status {
+        s if s & 0x7f == 0 => g::CLD_EXITED,
+        s if s & CORE_DUMPED != 0 => g::CLD_DUMPED,
+        _ => g::CLD_KILLED,
+    }) as i32
+}
+
+/// The bit of a wait status that says that a core was written.
+pub(crate) const CORE_DUMPED: u32 = 0x80;
+
+/// `si_status` of a child that ended with this status.
+pub(crate) fn exit_value(status: u32) -> i32 {
+    (if status & 0x7f == 0 { status >> 8 & 0xff } else { status & 0x7f }) as i32
+}
+
+pub(crate) fn child_info(child: &Process, signal: Signal, code: i32, status: i32) -> SigInfo {
+    let (utime, stime) = child.cpu_times();
+    SigInfo { signal, cause: Cause::Child { code, pid: child.id(), uid: child.uid(), status, utime, stime } }
+}
+
+/// Tells the parent that a child stopped or went on. The family lock is held.
+pub(crate) fn notify_parent_of_job_event(process: &KArc<Process>, event: JobEvent) {
+    let Some(parent) = process.parent() else { return };
+    let (code, status) = match event {
+        JobEvent::Stopped(s) => (g::CLD_STOPPED, s),
+        JobEvent::Continued => (g::CLD_CONTINUED, Signal::CONT),
+    };
+    if !parent.action(Signal::CHLD).has(g::SA_NOCLDSTOP) {
+        let _ = crate::signal::send_with_family(&parent, child_info(process, Signal::CHLD, code as i32, status.number() as i32));
+    }
+    parent.child_events.wake_all();
+}

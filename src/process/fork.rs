@@ -1,0 +1,199 @@
+//! New threads and processes (`clone(2)`, `fork(2)`, `vfork(2)`).
+//!
+//! Everything is checked, then built, and nothing is visible to anyone until the commit under the
+//! family lock; whatever was built before a failure goes back by being dropped.
+
+use crate::{
+    pid::PidNamespace,
+    task::{AltStack, FAMILY, Life, Memory, Process, ProcessSpec, Task, TaskSpec},
+};
+use abi::{Errno, Result, UserAddr, raw::general as g};
+use arch::{UserRegs, user::UserPtr};
+use kalloc::KArc;
+use sched::{Completion, Sleep, ThreadSpec};
+use sync::atomic::Ordering;
+
+/// The arguments of `clone(2)`; those of `fork` and `vfork` are special cases.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloneArgs {
+    /// CLONE_* bits without the exit signal.
+    pub flags: u64,
+    /// Signal to the parent at the end; 0 for none.
+    pub exit_signal: u32,
+    /// Stack pointer of the child; 0 keeps the parent's.
+    pub stack: u64,
+    pub parent_tid: UserAddr,
+    pub child_tid: UserAddr,
+    pub tls: u64,
+}
+
+/// Flags whose mechanism exists.
+const SUPPORTED: u64 = (g::CLONE_VM
+    | g::CLONE_FS
+    | g::CLONE_FILES
+    | g::CLONE_SIGHAND
+    | g::CLONE_VFORK
+    | g::CLONE_PARENT
+    | g::CLONE_THREAD
+    | g::CLONE_SYSVSEM
+    | g::CLONE_SETTLS
+    | g::CLONE_PARENT_SETTID
+    | g::CLONE_CHILD_CLEARTID
+    | g::CLONE_DETACHED
+    | g::CLONE_UNTRACED
+    | g::CLONE_PTRACE
+    | g::CLONE_CHILD_SETTID
+    | g::CLONE_IO) as u64;
+
+impl CloneArgs {
+    fn has(&self, flag: u32) -> bool {
+        self.flags & u64::from(flag) != 0
+    }
+
+    /// The combinations that `clone(2)` forbids: EINVAL for each.
+    fn check(&self, parent: &Process) -> Result {
+        let bad = self.flags & !SUPPORTED != 0
+            || self.has(g::CLONE_THREAD) && !self.has(g::CLONE_SIGHAND)
+            || self.has(g::CLONE_SIGHAND) && !self.has(g::CLONE_VM)
+            || self.has(g::CLONE_PARENT) && parent.is_init()
+            || self.exit_signal > abi::NSIG as u32;
+        if bad { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+}
+
+/// Makes a child or a thread of the current task; returns its id as the parent sees it.
+/// ERESTARTNOINTR when a signal is to be handled first: a child never starts between a signal and
+/// its handler.
+pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
+    args.check(&task.process)?;
+    let thread_of_group = args.has(g::CLONE_THREAD);
+    let me = sched::current();
+    let ns = task.ns()?;
+
+    let memory = task.memory().ok_or(Errno::EINVAL)?;
+    let memory = if args.has(g::CLONE_VM) { memory } else { KArc::try_new(Memory { space: memory.space.fork()? })? };
+    let files = task.files()?;
+    let files = if args.has(g::CLONE_FILES) { files } else { files.copy()? };
+    let fs = task.fs()?;
+    let fs = if args.has(g::CLONE_FS) { fs } else { fs.copy()? };
+    let actions = task.process.actions().ok_or(Errno::ESRCH)?;
+    let pid = PidNamespace::alloc(&ns.pid)?;
+    let nr = pid.number();
+
+    let process = if thread_of_group {
+        task.process.clone()
+    } else {
+        let p = Process::try_new(ProcessSpec {
+            pid: pid.clone(),
+            actions: if args.has(g::CLONE_SIGHAND) { actions } else { actions.try_copy()? },
+            limits: task.process.limits(),
+            exit_signal: if args.has(g::CLONE_PARENT) { task.process.exit_signal.load(Ordering::Relaxed) } else { args.exit_signal },
+            pgrp: task.process.pgrp().ok_or(Errno::ESRCH)?,
+            session: task.process.session().ok_or(Errno::ESRCH)?,
+        })?;
+        p.inherit(&task.process);
+        p
+    };
+
+    let blocked = task.signals.lock().blocked;
+    let child = Task::try_new(TaskSpec {
+        pid: pid.clone(),
+        process: process.clone(),
+        mm: Some(memory.clone()),
+        files,
+        fs,
+        ns,
+        cred: task.cred()?,
+        blocked,
+    })?;
+    if !args.has(g::CLONE_VM) || args.has(g::CLONE_VFORK) {
+        *child.alt_stack.lock() = *task.alt_stack.lock();
+    } else {
+        *child.alt_stack.lock() = AltStack::DISABLED;
+    }
+    if args.has(g::CLONE_CHILD_CLEARTID) {
+        child.clear_child_tid.store(args.child_tid.0, Ordering::Relaxed);
+    }
+    let vfork = if args.has(g::CLONE_VFORK) { Some(KArc::try_new(Completion::new())?) } else { None };
+    *child.vfork_done.lock() = vfork.clone();
+
+    let mut child_regs = *regs;
+    child_regs.x[0] = 0;
+    if args.stack != 0 {
+        child_regs.sp = args.stack;
+    }
+    let spec = ThreadSpec {
+        name: me.name(),
+        nice: me.nice(),
+        affinity: me.affinity(),
+        payload: Some(kalloc::karc_as!(child.clone() => dyn sched::Payload)),
+        user_space: Some(kalloc::karc_as!(memory.space.clone() => dyn sched::UserSpace)),
+        stack: frames::vmalloc::alloc_stack()?,
+    };
+    let mut new = NewThread { thread: sched::create_user(spec, &child_regs, Some(&me))?, started: false };
+    let thread = new.thread.clone();
+    let tls = if args.has(g::CLONE_SETTLS) { args.tls } else { me.head().tls() };
+    thread.head().set_tls(tls);
+    let _ = child.thread.call_once(|| KArc::downgrade(&thread));
+
+    // What the child reads of its own memory must be there before it runs.
+    if args.has(g::CLONE_CHILD_SETTID) {
+        let bytes = nr.to_le_bytes();
+        // A bad address is the program's own business, as on Linux.
+        let _ = memory.space.write_remote(args.child_tid, &bytes);
+    }
+    if args.has(g::CLONE_PARENT_SETTID) {
+        UserPtr::<u32>::new(args.parent_tid).write(nr)?;
+    }
+
+    // Room first, so that nothing can fail once the child can be seen.
+    let node = if thread_of_group {
+        None
+    } else {
+        Some(collections::OrdNode::try_new(nr, process.clone())?)
+    };
+    {
+        let family = FAMILY.lock();
+        let mut s = task.process.signals.lock_irq();
+        if s.group_exit.is_some() || me.head().test_flag(arch::thread::SIGNAL_PENDING) {
+            return Err(Errno::ERESTARTNOINTR);
+        }
+        if thread_of_group {
+            s.members.try_push(child.clone())?;
+            drop(s);
+        } else {
+            drop(s);
+            process.signals.lock_irq().members.try_push(child.clone())?;
+            *process.leader.lock() = Some(child.clone());
+            let parent = if args.has(g::CLONE_PARENT) { task.process.parent() } else { Some(task.process.clone()) };
+            let parent = parent.filter(|p| p.links.lock().life == Life::Alive).ok_or(Errno::EINVAL)?;
+            process.links.lock().parent = Some(KArc::downgrade(&parent));
+            if let Some(node) = node {
+                parent.links.lock().children.insert_node(node);
+            }
+        }
+        pid.set_task(Some(KArc::downgrade(&child)));
+        drop(family);
+    }
+    new.started = true;
+    sched::start(&thread);
+    if let Some(done) = vfork {
+        // Only death ends this wait early: the child uses this very stack.
+        let _ = done.wait_until(Sleep::Killable, None);
+    }
+    Ok(nr)
+}
+
+/// A thread that is discarded unless it is started.
+struct NewThread {
+    thread: KArc<sched::Thread>,
+    started: bool,
+}
+
+impl Drop for NewThread {
+    fn drop(&mut self) {
+        if !self.started {
+            sched::discard(&self.thread);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Sessions, process groups and their terminal (`setsid(2)`, `setpgid(2)`, `credentials(7)`), and
+//! the process side of job control that the terminal asks for.
+
+use crate::{
+    pid::Pid,
+    signal::{SigInfo, Signal, send_to_group},
+    task::{FAMILY, Process, Task},
+};
+use abi::{Errno, Result};
+use kalloc::KArc;
+use sync::{LockClass, SpinLock, atomic::Ordering};
+
+static SESSION_TTY: LockClass = LockClass::new("process.session_tty", 1036);
+
+/// A session: a set of process groups that share a controlling terminal.
+pub struct Session {
+    pid: KArc<Pid>,
+    tty: SpinLock<Option<KArc<tty::Tty>>>,
+}
+
+impl Session {
+    pub(crate) fn try_new(pid: KArc<Pid>) -> Result<KArc<Self>> {
+        Ok(KArc::try_new(Self { pid, tty: SpinLock::new(None, &SESSION_TTY) })?)
+    }
+    /// The session's id: the pid of the process that made it.
+    pub fn id(&self) -> u32 {
+        self.pid.number()
+    }
+    /// The controlling terminal.
+    pub fn tty(&self) -> Option<KArc<tty::Tty>> {
+        self.tty.lock().clone()
+    }
+    pub fn set_tty(&self, tty: Option<KArc<tty::Tty>>) {
+        let old = core::mem::replace(&mut *self.tty.lock(), tty);
+        drop(old);
+    }
+}
+
+/// `setsid(2)`: EPERM for a group leader.
+pub fn setsid(task: &Task) -> Result<u32> {
+    let process = &task.process;
+    let session = Session::try_new(process.pid.clone())?;
+    let ns = task.ns()?.pid.clone();
+    let old = {
+        let _family = FAMILY.lock();
+        let id = process.id();
+        let mut next = 1;
+        while let Some((n, t)) = ns.next_from(next) {
+            next = n.saturating_add(1);
+            if t.process.pgrp_id() == id {
+                return Err(Errno::EPERM);
+            }
+        }
+        let mut links = process.links.lock();
+        (links.pgrp.replace(process.pid.clone()), links.session.replace(session))
+    };
+    drop(old);
+    Ok(process.id())
+}
+
+/// `setpgid(2)`.
+pub fn setpgid(task: &Task, pid: i32, pgid: i32) -> Result {
+    if pgid < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let me = &task.process;
+    let ns = task.ns()?.pid.clone();
+    let pid = if pid == 0 { me.id() } else { pid as u32 };
+    let pgid = if pgid == 0 { pid } else { pgid as u32 };
+    let target = ns.find(pid).ok_or(Errno::ESRCH)?;
+    if !target.is_leader() {
+        return Err(Errno::EINVAL);
+    }
+    let target = target.process.clone();
+    let _family = FAMILY.lock();
+    let is_me = KArc::ptr_eq(&target, me);
+    if !is_me {
+        if !target.parent().is_some_and(|p| KArc::ptr_eq(&p, me)) {
+            return Err(Errno::ESRCH);
+        }
+        if target.session_id() != me.session_id() {
+            return Err(Errno::EPERM);
+        }
+        if target.has_execed.load(Ordering::Relaxed) {
+            return Err(Errno::EACCES);
+        }
+    }
+    if target.session_id() == target.id() {
+        return Err(Errno::EPERM);
+    }
+    let group = if pgid == target.id() {
+        target.pid.clone()
+    } else {
+        // An existing group of the same session.
+        let mut next = 1;
+        loop {
+            let (n, t) = ns.next_from(next).ok_or(Errno::EPERM)?;
+            next = n.saturating_add(1);
+            if t.process.pgrp_id() == pgid && t.process.session_id() == me.session_id() {
+                break t.process.pgrp().ok_or(Errno::EPERM)?;
+            }
+        }
+    };
+    let old = target.links.lock().pgrp.replace(group);
+    drop(_family);
+    drop(old);
+    Ok(())
+}
+
+fn process_of(task: &Task, pid: i32) -> Result<KArc<Process>> {
+    match pid {
+        0 => Ok(task.process.clone()),
+        p if p < 0 => Err(Errno::ESRCH),
+        p => Ok(task.ns()?.pid.find(p as u32).ok_or(Errno::ESRCH)?.process.clone()),
+    }
+}
+
+/// `getpgid(2)`.
+pub fn getpgid(task: &Task, pid: i32) -> Result<u32> {
+    Ok(process_of(task, pid)?.pgrp_id())
+}
+
+/// `getsid(2)`.
+pub fn getsid(task: &Task, pid: i32) -> Result<u32> {
+    Ok(process_of(task, pid)?.session_id())
+}
+
+/// Whether no member's parent is in the same session but in another group: nobody could continue
+/// the group if it stopped (POSIX, "orphaned process group").
+pub(crate) fn is_orphaned_group(process: &Process) -> bool {
+    let Some(ns) = process.any_task().and_then(|t| t.ns().ok()) else { return true };
+    let pgrp = process.pgrp_id();
+    let _family = FAMILY.lock();
+    group_is_orphaned(&ns.pid, pgrp, None)
+}
+
+fn group_is_orphaned(ns: &crate::pid::PidNamespace, pgrp: u32, without: Option<&Process>) -> bool {
+    let mut next = 1;
+    while let Some((n, t)) = ns.next_from(next) {
+        next = n.saturating_add(1);
+        let p = &t.process;
+        if p.pgrp_id() != pgrp || p.is_zombie() || without.is_some_and(|w| core::ptr::eq(w, &**p)) {
+            continue;
+        }
+        if let Some(parent) = p.parent()
+            && !without.is_some_and(|w| core::ptr::eq(w, &*parent))
+            && !parent.is_init()
+            && parent.session_id() == p.session_id()
+            && parent.pgrp_id() != pgrp
+        {
+            return false;
+        }
+    }
+    true
+}
+
+fn has_stopped_member(ns: &crate::pid::PidNamespace, pgrp: u32) -> bool {
+    let mut next = 1;
+    while let Some((n, t)) = ns.next_from(next) {
+        next = n.saturating_add(1);
+        if t.process.pgrp_id() == pgrp && t.process.signals.lock_irq().stop.is_some() {
+            return true;
+        }
+    }
+    false
+}
+
+/// Groups that the exit of a process may orphan: its own and its children's. Groups with stopped
+/// members get SIGHUP and SIGCONT then (POSIX, `_exit`).
+pub(crate) struct OrphanWatch {
+    ns: Option<KArc<crate::ns::Namespaces>>,
+    own: u32,
+    /// Was the own group reachable by its parent before the exit?
+    own_was_held: bool,
+    id: u32,
+}
+
+impl OrphanWatch {
+    pub(crate) fn before_exit(process: &KArc<Process>) -> Self {
+        let ns = process.leader.lock().as_ref().and_then(|l| l.ns().ok());
+        let own = process.pgrp_id();
+        let held = match &ns {
+            Some(ns) => {
+                let _family = FAMILY.lock();
+                !group_is_orphaned(&ns.pid, own, None)
+            }
+            None => false,
+        };
+        Self { ns, own, own_was_held: held, id: process.id() }
+    }
+
+    /// After the exit is done and no lock is held.
+    pub(crate) fn signal(self) {
+        let Some(ns) = self.ns else { return };
+        let orphaned_now = {
+            let _family = FAMILY.lock();
+            self.own_was_held && group_is_orphaned(&ns.pid, self.own, None) && has_stopped_member(&ns.pid, self.own)
+        };
+        if orphaned_now && self.own != self.id {
+            hang_up_group(&ns.pid, self.own);
+        }
+    }
+}
+
+fn hang_up_group(ns: &crate::pid::PidNamespace, pgrp: u32) {
+    let _ = send_to_group(ns, pgrp, SigInfo::kernel(Signal::HUP), |_| true);
+    let _ = send_to_group(ns, pgrp, SigInfo::kernel(Signal::CONT), |_| true);
+}
+
+/// A session leader that ends hangs up its terminal: SIGHUP and SIGCONT to the foreground group,
+/// and the terminal is free for another session.
+pub(crate) fn leave_on_exit(process: &KArc<Process>) {
+    let Some(session) = process.session() else { return };
+    if session.id() != process.id() {
+        return;
+    }
+    let Some(tty) = session.tty() else { return };
+    let ns = process.leader.lock().as_ref().and_then(|l| l.ns().ok());
+    let foreground = tty.foreground_group();
+    if let (Some(ns), Some(pgrp)) = (ns, foreground) {
+        hang_up_group(&ns.pid, pgrp);
+    }
+    tty.release_session(session.id());
+    session.set_tty(None);
+}
+
+/// What the terminal needs to know of processes.
+pub struct JobControl;
+
+impl tty::JobControl for JobControl {
+    fn signal_group(&self, pgrp: u32, signal: u32) {
+        if let (Some(s), Some(ns)) = (Signal::new(signal), crate::init::root_pid_namespace()) {
+            let _ = send_to_group(&ns, pgrp, SigInfo::kernel(s), |_| true);
+        }
+    }
+    fn current_ids(&self) -> Option<tty::Ids> {
+        let task = crate::task::current_arc()?;
+        let p = &task.process;
+        Some(tty::Ids { pid: p.id(), pgrp: p.pgrp_id(), session: p.session_id() })
+    }
+    fn current_is_orphaned(&self) -> bool {
+        crate::task::current_arc().is_none_or(|t| is_orphaned_group(&t.process))
+    }
+    fn current_ignores_or_blocks(&self, signal: u32) -> bool {
+        let (Some(t), Some(s)) = (crate::task::current_arc(), Signal::new(signal)) else { return true };
+        t.signals.lock().blocked.contains(s) || t.process.action(s).handler == crate::signal::SIG_IGN
+    }
+    fn controlling_tty(&self) -> Option<KArc<tty::Tty>> {
+        crate::task::current_arc()?.process.session()?.tty()
+    }
+    fn set_controlling_tty(&self, tty: Option<KArc<tty::Tty>>) {
+        if let Some(s) = crate::task::current_arc().and_then(|t| t.process.session()) {
+            s.set_tty(tty);
+        }
+    }
+    fn group_session(&self, pgrp: u32) -> Option<u32> {
+        let ns = crate::init::root_pid_namespace()?;
+        let mut next = 1;
+        while let Some((n, t)) = ns.next_from(next) {
+            next = n.saturating_add(1);
+            if t.process.pgrp_id() == pgrp {
+                return Some(t.process.session_id());
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,283 @@
+//! What happens to pending signals when a thread is about to return to user space.
+
+use super::{Action, DefaultAction, SIG_DFL, SIG_IGN, SigInfo, SigSet, Signal, frame};
+use crate::{
+    exit,
+    task::{FAMILY, JobEvent, ProcessSignals, Stop, Task},
+};
+use abi::{Errno, raw::general as g};
+use arch::{
+    UserRegs,
+    thread::{FATAL_PENDING, SIGNAL_PENDING},
+};
+use sched::Parked;
+
+/// What the head of the queues asks for.
+enum Next {
+    Nothing,
+    Handler(SigInfo, Action),
+    /// Leave the process; the status is in `group_exit`.
+    Exit(u32),
+    Core(Signal),
+    Park,
+}
+
+/// Handles whatever waits for the current thread: runs at return to user space, interrupts on,
+/// no lock held. Ends the thread when the process is to end.
+pub(crate) fn deliver(task: &Task, regs: &mut UserRegs) {
+    let restart = RestartPoint::prepare(regs);
+    loop {
+        match next(task) {
+            Next::Handler(info, action) => {
+                restart.before_handler(regs, &action);
+                handle(task, regs, info, action);
+                return;
+            }
+            Next::Nothing => break,
+            Next::Exit(status) => exit::exit_thread(task, status),
+            Next::Core(signal) => {
+                exit::exit_group(task, signal.number());
+            }
+            Next::Park => park(task),
+        }
+    }
+    restart.without_handler(regs);
+    restore_mask(task);
+}
+
+/// Puts back the mask that `ppoll`, `sigsuspend` and their like replaced for their duration.
+fn restore_mask(task: &Task) {
+    let _s = task.process.signals.lock_irq();
+    let mut sig = task.signals.lock();
+    if let Some(mask) = sig.saved.take() {
+        sig.blocked = mask;
+    }
+    drop(sig);
+    drop(_s);
+    recalculate(task);
+}
+
+/// Sets or clears SIGNAL_PENDING of the current thread by what waits for it.
+pub(crate) fn recalculate(task: &Task) {
+    let s = task.process.signals.lock_irq();
+    recalculate_locked(&s, task);
+}
+
+pub(super) fn recalculate_locked(s: &ProcessSignals, task: &Task) {
+    let Some(thread) = task.thread() else { return };
+    let sig = task.signals.lock();
+    let waiting = sig.queue.pending().union(s.shared.pending()).minus(sig.blocked);
+    if !waiting.is_empty() || s.group_exit.is_some() || s.exec_by.is_some_and(|id| id != task.id()) || s.stop.is_some() && !sig.parked {
+        thread.head().set_flag(SIGNAL_PENDING);
+    } else {
+        thread.head().clear_flag(SIGNAL_PENDING | FATAL_PENDING);
+    }
+}
+
+fn next(task: &Task) -> Next {
+    loop {
+        let mut s = task.process.signals.lock_irq();
+        if let Some(status) = s.group_exit {
+            return Next::Exit(status);
+        }
+        if s.exec_by.is_some_and(|id| id != task.id()) {
+            // Another thread is in exec: this one ends quietly.
+            return Next::Exit(0);
+        }
+        if s.stop.is_some() {
+            return Next::Park;
+        }
+        let mut sig = task.signals.lock();
+        let blocked = sig.blocked;
+        let info = match sig.queue.pop(blocked) {
+            Some(info) => Some(info),
+            None => s.shared.pop(blocked),
+        };
+        drop(sig);
+        let Some(info) = info else {
+            recalculate_locked(&s, task);
+            return Next::Nothing;
+        };
+        let action = task.process.action(info.signal);
+        match action.handler {
+            SIG_IGN => continue,
+            SIG_DFL => {}
+            _ => {
+                if action.has(g::SA_RESETHAND)
+                    && let Some(actions) = task.process.actions()
+                {
+                    actions.set(info.signal, Action { handler: SIG_DFL, ..action });
+                }
+                return Next::Handler(info, action);
+            }
+        }
+        match info.signal.default_action() {
+            DefaultAction::Ignore => continue,
+            // PID 1 does not die of what it has no handler for, except its own faults.
+            _ if task.process.is_init() && !matches!(info.cause, super::Cause::Fault { .. }) => continue,
+            DefaultAction::Stop => {
+                // Stops from the terminal do nothing to an orphaned group (POSIX).
+                if info.signal != Signal::STOP {
+                    drop(s);
+                    if crate::session::is_orphaned_group(&task.process) {
+                        continue;
+                    }
+                    s = task.process.signals.lock_irq();
+                    // SIGCONT or SIGKILL may have come while the lock was open.
+                    if s.group_exit.is_some() || s.shared.pending().contains(Signal::CONT) {
+                        continue;
+                    }
+                }
+                begin_stop(&mut s, info.signal);
+                return Next::Park;
+            }
+            DefaultAction::Terminate => {
+                s.begin_group_exit(info.signal.number());
+                return Next::Exit(info.signal.number());
+            }
+            DefaultAction::Core => return Next::Core(info.signal),
+        }
+    }
+}
+
+fn begin_stop(s: &mut ProcessSignals, signal: Signal) {
+    if s.stop.is_none() {
+        s.stop = Some(Stop { signal });
+        for t in s.members.iter() {
+            super::send::notify(t, false);
+        }
+    }
+}
+
+/// Waits in the stopped state until SIGCONT or the end of the process. The last thread of the
+/// process that arrives tells the parent.
+fn park(task: &Task) {
+    let process = &task.process;
+    let complete = {
+        let mut s = process.signals.lock_irq();
+        let Some(stop) = s.stop else { return };
+        // With the lock held: a SIGCONT from here on finds the thread and lets it go on.
+        sched::prepare_to_park();
+        task.signals.lock().parked = true;
+        let all = s.members.iter().all(|t| t.has_exited() || t.signals.lock().parked);
+        if all && s.event != Some(JobEvent::Stopped(stop.signal)) {
+            s.event = Some(JobEvent::Stopped(stop.signal));
+            Some(JobEvent::Stopped(stop.signal))
+        } else {
+            None
+        }
+    };
+    if let Some(event) = complete {
+        let _family = FAMILY.lock();
+        exit::notify_parent_of_job_event(process, event);
+    }
+    sched::park_current(Parked::Stopped);
+    let _s = process.signals.lock_irq();
+    task.signals.lock().parked = false;
+}
+
+/// Builds the handler's frame and moves the registers into it; a stack that cannot take the frame
+/// ends the process with SIGSEGV.
+fn handle(task: &Task, regs: &mut UserRegs, info: SigInfo, action: Action) {
+    let mask = {
+        let _s = task.process.signals.lock_irq();
+        let mut sig = task.signals.lock();
+        sig.saved.take().unwrap_or(sig.blocked)
+    };
+    if frame::push(task, regs, &info, &action, mask).is_err() {
+        force(task, SigInfo::kernel(Signal::SEGV), info.signal == Signal::SEGV);
+        return;
+    }
+    let mut during = mask.union(action.mask);
+    if !action.has(g::SA_NODEFER) {
+        during = during.with(info.signal);
+    }
+    set_blocked(task, during);
+}
+
+/// Replaces the mask of the current thread; SIGKILL and SIGSTOP stay deliverable.
+pub(crate) fn set_blocked(task: &Task, mask: SigSet) -> SigSet {
+    let s = task.process.signals.lock_irq();
+    let old = {
+        let mut sig = task.signals.lock();
+        core::mem::replace(&mut sig.blocked, mask.minus(SigSet::UNBLOCKABLE))
+    };
+    recalculate_locked(&s, task);
+    // A signal of the whole process that this thread now blocks may be for another thread.
+    let left = s.shared.pending().and(mask.minus(old));
+    if !left.is_empty() {
+        for t in s.members.iter() {
+            if !t.has_exited() && !left.minus(t.signals.lock().blocked).is_empty() {
+                super::send::notify(t, false);
+                break;
+            }
+        }
+    }
+    old
+}
+
+/// Sends a signal that the thread cannot escape: when it blocks or ignores it, or when `default`
+/// says so, the action becomes the default (Linux's force_sig).
+pub(crate) fn force(task: &Task, info: SigInfo, default: bool) {
+    let signal = info.signal;
+    if let Some(actions) = task.process.actions() {
+        let s = task.process.signals.lock_irq();
+        let mut sig = task.signals.lock();
+        let blocked = sig.blocked.contains(signal);
+        if default || blocked || actions.get(signal).handler == SIG_IGN {
+            sig.blocked = sig.blocked.without(signal);
+            actions.set(signal, Action::default());
+        }
+        drop(sig);
+        drop(s);
+    }
+    super::send_to_task(task, info);
+}
+
+/// Where an interrupted system call would start again.
+struct RestartPoint {
+    /// The code in x0, if the thread comes from a call that asked for a restart.
+    code: Option<Errno>,
+    continue_pc: u64,
+}
+
+const RESTARTS: [Errno; 4] =
+    [Errno::ERESTARTSYS, Errno::ERESTARTNOINTR, Errno::ERESTARTNOHAND, Errno::ERESTART_RESTARTBLOCK];
+
+impl RestartPoint {
+    /// Winds the registers back to the SVC if the call wants it; [`before_handler`](Self::before_handler)
+    /// undoes that when a handler runs that did not ask for restarts.
+    fn prepare(regs: &mut UserRegs) -> Self {
+        let continue_pc = regs.pc;
+        let mut code = None;
+        if regs.syscallno >= 0 {
+            code = RESTARTS.into_iter().find(|e| e.to_ret() == regs.x[0]);
+            regs.syscallno = -1;
+            if code.is_some() {
+                regs.x[0] = regs.orig_x0;
+                regs.pc = regs.pc.wrapping_sub(4);
+            }
+        }
+        Self { code, continue_pc }
+    }
+
+    fn before_handler(&self, regs: &mut UserRegs, action: &Action) {
+        let interrupts = match self.code {
+            None => false,
+            Some(Errno::ERESTARTNOINTR) => false,
+            Some(Errno::ERESTARTSYS) => !action.has(g::SA_RESTART),
+            Some(_) => true,
+        };
+        if interrupts {
+            regs.x[0] = Errno::EINTR.to_ret();
+            regs.pc = self.continue_pc;
+        }
+    }
+
+    fn without_handler(&self, regs: &mut UserRegs) {
+        if self.code == Some(Errno::ERESTART_RESTARTBLOCK) {
+            regs.x[8] = u64::from(g::__NR_restart_syscall);
+        }
+    }
+}
+

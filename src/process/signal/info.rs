@@ -1,0 +1,238 @@
+//! What a signal says about its cause (`siginfo_t`, `sigaction(2)`), and the queue of those that
+//! wait to be delivered.
+
+use super::set::{SigSet, Signal};
+use abi::{Nanos, raw::general as g};
+use kalloc::KVec;
+
+/// Size of `siginfo_t` in the ABI.
+pub const SIGINFO_SIZE: usize = 128;
+
+/// Cause of a signal. `code` is `si_code`.
+#[derive(Clone, Copy, Debug)]
+pub enum Cause {
+    /// The kernel itself, without more to say (SI_KERNEL).
+    Kernel,
+    /// `kill` (SI_USER), `tgkill` (SI_TKILL): sender's pid and uid.
+    User { code: i32, pid: u32, uid: u32 },
+    /// A child changed state (CLD_*): times in clock ticks.
+    Child { code: i32, pid: u32, uid: u32, status: i32, utime: Nanos, stime: Nanos },
+    /// A fault of the thread itself: the address it faulted on.
+    Fault { code: i32, addr: u64 },
+    /// Bytes behind the three header words, as a program handed them to `rt_sigqueueinfo`.
+    Queued { code: i32, fields: [u8; SIGINFO_SIZE - 16] },
+}
+
+/// A signal with its cause.
+#[derive(Clone, Copy, Debug)]
+pub struct SigInfo {
+    pub signal: Signal,
+    pub cause: Cause,
+}
+
+/// Clock ticks a second in the ABI (`USER_HZ`).
+pub const USER_HZ: u64 = 100;
+
+/// A time in clock ticks, as `times(2)` and `si_utime` count.
+pub fn clock_ticks(t: Nanos) -> u64 {
+    t.0 / (Nanos::PER_SEC / USER_HZ)
+}
+
+impl SigInfo {
+    pub fn kernel(signal: Signal) -> Self {
+        Self { signal, cause: Cause::Kernel }
+    }
+    pub fn fault(signal: Signal, code: u32, addr: u64) -> Self {
+        Self { signal, cause: Cause::Fault { code: code as i32, addr } }
+    }
+    /// `si_code`.
+    pub fn code(&self) -> i32 {
+        match self.cause {
+            Cause::Kernel => g::SI_KERNEL as i32,
+            Cause::User { code, .. } | Cause::Child { code, .. } | Cause::Fault { code, .. } | Cause::Queued { code, .. } => {
+                code
+            }
+        }
+    }
+    /// The bytes of `siginfo_t`: three header words, padding, then the union at offset 16.
+    pub fn encode(&self) -> [u8; SIGINFO_SIZE] {
+        let mut out = Writer { bytes: [0; SIGINFO_SIZE] };
+        out.u32(0, self.signal.number());
+        out.u32(8, self.code() as u32);
+        match self.cause {
+            Cause::Kernel => {}
+            Cause::User { pid, uid, .. } => {
+                out.u32(16, pid);
+                out.u32(20, uid);
+            }
+            Cause::Child { pid, uid, status, utime, stime, .. } => {
+                out.u32(16, pid);
+                out.u32(20, uid);
+                out.u32(24, status as u32);
+                out.u64(32, clock_ticks(utime));
+                out.u64(40, clock_ticks(stime));
+            }
+            Cause::Fault { addr, .. } => out.u64(16, addr),
+            Cause::Queued { fields, .. } => {
+                if let Some(to) = out.bytes.get_mut(16..) {
+                    to.copy_from_slice(&fields);
+                }
+            }
+        }
+        out.bytes
+    }
+}
+
+struct Writer {
+    bytes: [u8; SIGINFO_SIZE],
+}
+
+impl Writer {
+    fn u32(&mut self, at: usize, v: u32) {
+        if let Some(b) = self.bytes.get_mut(at..at + 4) {
+            b.copy_from_slice(&v.to_le_bytes());
+        }
+    }
+    fn u64(&mut self, at: usize, v: u64) {
+        if let Some(b) = self.bytes.get_mut(at..at + 8) {
+            b.copy_from_slice(&v.to_le_bytes());
+        }
+    }
+}
+
+/// Signals that wait for one thread or for any thread of a process.
+///
+/// Standard signals coalesce: one instance each. Real-time signals queue in order of arrival.
+#[derive(Default)]
+pub struct SigQueue {
+    pending: SigSet,
+    queue: KVec<SigInfo>,
+}
+
+impl SigQueue {
+    pub const fn new() -> Self {
+        Self { pending: SigSet::EMPTY, queue: KVec::new() }
+    }
+    pub fn pending(&self) -> SigSet {
+        self.pending
+    }
+    /// How many instances wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+    /// Adds a signal. Without memory for its cause the signal still arrives, with SI_USER and
+    /// zeroes as its information (`signal(7)`); returns false then, which matters to
+    /// real-time signals only: their sender gets EAGAIN.
+    pub fn push(&mut self, info: SigInfo) -> bool {
+        if !info.signal.is_realtime() && self.pending.contains(info.signal) {
+            return true;
+        }
+        let stored = self.queue.try_push(info).is_ok();
+        if !stored && info.signal.is_realtime() && info.code() != g::SI_USER as i32 {
+            return false;
+        }
+        self.pending = self.pending.with(info.signal);
+        stored
+    }
+    /// Takes the signal to deliver next out of those not in `blocked`.
+    pub fn pop(&mut self, blocked: SigSet) -> Option<SigInfo> {
+        let signal = self.pending.minus(blocked).first()?;
+        self.take(signal)
+    }
+    /// Takes the oldest instance of `signal`.
+    pub fn take(&mut self, signal: Signal) -> Option<SigInfo> {
+        if !self.pending.contains(signal) {
+            return None;
+        }
+        let mut found = None;
+        let mut more = false;
+        for (i, q) in self.queue.iter().enumerate() {
+            if q.signal == signal {
+                if found.is_none() {
+                    found = Some(i);
+                } else {
+                    more = true;
+                    break;
+                }
+            }
+        }
+        if !more {
+            self.pending = self.pending.without(signal);
+        }
+        Some(match found.and_then(|i| self.queue.remove(i)) {
+            Some(info) => info,
+            None => SigInfo { signal, cause: Cause::User { code: g::SI_USER as i32, pid: 0, uid: 0 } },
+        })
+    }
+    /// Drops every instance of the signals in `set`.
+    pub fn flush(&mut self, set: SigSet) {
+        if self.pending.and(set).is_empty() {
+            return;
+        }
+        self.pending = self.pending.minus(set);
+        self.queue.retain(|q| !set.contains(q.signal));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(signal: Signal, pid: u32) -> SigInfo {
+        SigInfo { signal, cause: Cause::User { code: g::SI_USER as i32, pid, uid: 0 } }
+    }
+
+    #[test]
+    fn standard_signals_coalesce_and_keep_the_first_cause() {
+        let mut q = SigQueue::new();
+        q.push(user(Signal::HUP, 1));
+        q.push(user(Signal::HUP, 2));
+        let got = q.pop(SigSet::EMPTY).unwrap();
+        assert!(matches!(got.cause, Cause::User { pid: 1, .. }));
+        assert!(q.pop(SigSet::EMPTY).is_none());
+    }
+
+    #[test]
+    fn realtime_signals_queue_in_order_of_arrival() {
+        let rt = Signal::new(40).unwrap();
+        let mut q = SigQueue::new();
+        for pid in 1..4 {
+            q.push(user(rt, pid));
+        }
+        for want in 1..4 {
+            assert!(matches!(q.pop(SigSet::EMPTY).unwrap().cause, Cause::User { pid, .. } if pid == want));
+        }
+        assert!(q.pending().is_empty());
+    }
+
+    #[test]
+    fn blocked_signals_stay() {
+        let mut q = SigQueue::new();
+        q.push(user(Signal::INT, 1));
+        assert!(q.pop(SigSet::of(Signal::INT)).is_none());
+        assert!(q.pop(SigSet::EMPTY).is_some());
+    }
+
+    #[test]
+    fn flush_removes_every_instance() {
+        let rt = Signal::new(34).unwrap();
+        let mut q = SigQueue::new();
+        q.push(user(rt, 1));
+        q.push(user(rt, 2));
+        q.push(user(Signal::INT, 2));
+        q.flush(SigSet::of(rt));
+        assert_eq!(q.pop(SigSet::EMPTY).map(|i| i.signal), Some(Signal::INT));
+        assert!(q.pop(SigSet::EMPTY).is_none());
+    }
+
+    #[test]
+    fn siginfo_fields_stand_where_the_abi_has_them() {
+        let bytes = SigInfo::fault(Signal::SEGV, g::SEGV_ACCERR, 0x1234_5678_9abc).encode();
+        assert_eq!(bytes[0..4], 11u32.to_le_bytes());
+        assert_eq!(bytes[8..12], 2u32.to_le_bytes());
+        assert_eq!(bytes[16..24], 0x1234_5678_9abcu64.to_le_bytes());
+    }
+}

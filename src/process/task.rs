@@ -1,0 +1,558 @@
+//! Tasks and processes: what a thread of the scheduler is to user space.
+//!
+//! A [`Process`] is a thread group: one address space, one set of signal actions, one parent. A
+//! [`Task`] is one of its threads; it hangs on the scheduler's thread as its payload. Everything a
+//! task reaches in the system it reaches from here: mounts, host name and pids through its
+//! namespaces, files through its table, rights through its credentials.
+//!
+//! # Locks, outermost first
+//! - [`FAMILY`]: who is whose child, process groups, sessions, and the moves alive → zombie →
+//!   reaped. One lock for all processes; held for a few pointer changes, never while allocating.
+//! - `Process::signals`: pending signals of the process and of each of its tasks, group stop and
+//!   group exit. Interrupts off, because the terminal's interrupt sends signals.
+//! - `Pid` internals, `Process::limits`, ... : leaves.
+//!
+//! What only the task itself replaces (mm, files, fs, namespaces, credentials) is in slots that are
+//! read without a lock.
+
+use crate::{
+    limits::Limits,
+    ns::Namespaces,
+    pid::Pid,
+    session::Session,
+    signal::{Action, Actions, SigInfo, SigQueue, SigSet, Signal},
+};
+use abi::{Errno, Nanos, Result, UserAddr};
+use collections::OrdMap;
+use core::any::Any;
+use kalloc::{ArcSlot, KArc, KVec, KWeak, RcuArc};
+use mm::AddressSpace;
+use sched::{Completion, Thread, WaitQueue};
+use sync::{
+    LockClass, Once, SpinLock,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
+use vfs::{Credentials, FdTable, FsContext};
+
+pub(crate) static FAMILY_CLASS: LockClass = LockClass::new("process.family", 1000);
+pub(crate) static LINKS: LockClass = LockClass::new("process.links", 1002);
+pub(crate) static SIGNALS: LockClass = LockClass::new("process.signals", 1010);
+static TASK_SIGNALS: LockClass = LockClass::new("process.task_signals", 1012);
+static LIMITS: LockClass = LockClass::new("process.limits", 1030);
+static TASK_CELL: LockClass = LockClass::new("process.task_cell", 1032);
+
+/// Guards the family tree: see the module's head.
+pub(crate) static FAMILY: SpinLock<()> = SpinLock::new((), &FAMILY_CLASS);
+
+/// One thread of a process.
+pub struct Task {
+    me: KWeak<Task>,
+    /// Replaced once at most, when a thread that is not the leader execs.
+    pid: RcuArc<Pid>,
+    pub(crate) process: KArc<Process>,
+    pub(crate) thread: Once<KWeak<Thread>>,
+    /// These three are counted slots: what the task gives back goes at once, not after a grace
+    /// period, since others notice when memory and files go.
+    mm: ArcSlot<Memory>,
+    files: ArcSlot<FdTable>,
+    fs: ArcSlot<FsContext>,
+    ns: RcuArc<Namespaces>,
+    cred: RcuArc<Credentials>,
+    /// Where to write 0 and wake a futex when the task ends (`set_tid_address(2)`).
+    pub(crate) clear_child_tid: AtomicU64,
+    /// Head of the robust futex list (`set_robust_list(2)`).
+    pub(crate) robust_list: AtomicU64,
+    /// Filled by a call that returned ERESTART_RESTARTBLOCK, for `restart_syscall(2)`.
+    pub(crate) restart: SpinLock<Restart>,
+    /// Whom to wake when this task gives up the memory it borrowed (`vfork(2)`).
+    pub(crate) vfork_done: SpinLock<Option<KArc<Completion>>>,
+    pub(crate) signals: SpinLock<TaskSignals>,
+    pub(crate) alt_stack: SpinLock<AltStack>,
+    /// The task has left the process: it no longer takes signals.
+    pub(crate) exiting: AtomicBool,
+    /// ESR_EL1 of the last fault, for the ESR record of a signal frame.
+    pub(crate) fault_esr: AtomicU64,
+    pub(crate) exit_status: AtomicU32,
+    /// The thread's name when it was last alive, for zombies.
+    pub(crate) last_name: SpinLock<[u8; 16]>,
+}
+
+/// The use of an address space by tasks: when the last one lets go, everything in it is unmapped.
+/// Others (`/proc`, the scheduler) hold the space itself, which keeps nothing mapped.
+pub(crate) struct Memory {
+    pub space: KArc<AddressSpace>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.space.release();
+    }
+}
+
+/// The alternate signal stack (`sigaltstack(2)`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AltStack {
+    pub base: u64,
+    pub size: u64,
+    pub flags: u32,
+}
+
+impl AltStack {
+    pub const DISABLED: Self = Self { base: 0, size: 0, flags: abi::raw::general::SS_DISABLE };
+}
+
+/// How an interrupted call goes on after a stop or a signal without handler.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Restart {
+    /// No call is under way: EINTR.
+    #[default]
+    None,
+    /// A sleep until an absolute time on the monotonic clock; where to store what is left.
+    Sleep { until: Nanos, remain: UserAddr },
+    /// A futex wait with an absolute deadline.
+    Futex { addr: UserAddr, value: u32, mask: u32, shared: bool, until: Nanos },
+}
+
+/// A thread group.
+pub struct Process {
+    pub(crate) pid: KArc<Pid>,
+    /// The thread whose id is the process's; kept until the process is reaped.
+    pub(crate) leader: SpinLock<Option<KArc<Task>>>,
+    pub(crate) actions: RcuArc<Actions>,
+    pub(crate) signals: SpinLock<ProcessSignals>,
+    pub(crate) links: SpinLock<Links>,
+    /// Signalled when a child of this process changes state.
+    pub(crate) child_events: WaitQueue,
+    /// Signalled when a member of the thread group is gone, for exec.
+    pub(crate) members_gone: WaitQueue,
+    limits: SpinLock<Limits>,
+    pub(crate) times: SpinLock<Times>,
+    /// Signal that the parent gets when the process ends; 0 for none.
+    pub(crate) exit_signal: AtomicU32,
+    pub(crate) start_time: Nanos,
+    pub(crate) has_execed: AtomicBool,
+    pub(crate) dumpable: AtomicBool,
+    pub(crate) no_new_privs: AtomicBool,
+    /// Orphans of the descendants come to this process (`PR_SET_CHILD_SUBREAPER`).
+    pub(crate) child_subreaper: AtomicBool,
+    /// Signal that this process gets when its parent ends (`PR_SET_PDEATHSIG`); 0 for none.
+    pub(crate) parent_death_signal: AtomicU32,
+    /// What runs, and its protection against being written to.
+    pub(crate) exe: SpinLock<Option<KArc<vfs::Executable>>>,
+    /// Address of the code that signal handlers return to.
+    pub(crate) sigreturn: AtomicU64,
+    pub(crate) oom_score_adj: sync::atomic::AtomicI32,
+}
+
+/// Place in the family tree. Changed with [`FAMILY`] and this lock held, so either suffices to read.
+pub(crate) struct Links {
+    pub parent: Option<KWeak<Process>>,
+    pub children: OrdMap<u32, KArc<Process>>,
+    /// Set before the process is seen by anyone; `None` only while it is built.
+    pub pgrp: Option<KArc<Pid>>,
+    pub session: Option<KArc<Session>>,
+    pub life: Life,
+}
+
+/// How far a process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Alive,
+    /// Ended, status not yet collected (the encoding of `wait(2)`).
+    Zombie(u32),
+    Reaped,
+}
+
+/// Signal state of a process and, in it, of each of its threads: one lock.
+pub(crate) struct ProcessSignals {
+    pub shared: SigQueue,
+    /// Live threads, the leader first while it lives.
+    pub members: KVec<KArc<Task>>,
+    /// A stop that is under way or complete.
+    pub stop: Option<Stop>,
+    /// State change that `waitid` has not collected: WSTOPPED's or WCONTINUED's.
+    pub event: Option<JobEvent>,
+    /// Status with which the whole process ends; set once.
+    pub group_exit: Option<u32>,
+    /// The task that is in exec and waits for the others to end.
+    pub exec_by: Option<u32>,
+}
+
+/// Signal state of one thread. Changed with the process's lock and this one held.
+pub(crate) struct TaskSignals {
+    pub queue: SigQueue,
+    pub blocked: SigSet,
+    /// Set while the task waits with a temporary mask: the mask to return to.
+    pub saved: Option<SigSet>,
+    /// The thread has parked for the group stop that is under way.
+    pub parked: bool,
+}
+
+/// A group stop: all threads park, the last one tells the parent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    pub signal: Signal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JobEvent {
+    Stopped(Signal),
+    Continued,
+}
+
+/// Times of threads that are gone, and of children that were waited for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Times {
+    pub utime: Nanos,
+    pub stime: Nanos,
+    pub children_utime: Nanos,
+    pub children_stime: Nanos,
+    pub nvcsw: u64,
+    pub nivcsw: u64,
+    pub min_flt: u64,
+    pub children_min_flt: u64,
+    pub max_rss_kib: u64,
+    pub children_max_rss_kib: u64,
+}
+
+/// What a new process is made of.
+pub(crate) struct ProcessSpec {
+    pub pid: KArc<Pid>,
+    pub actions: KArc<Actions>,
+    pub limits: Limits,
+    pub exit_signal: u32,
+    pub pgrp: KArc<Pid>,
+    pub session: KArc<Session>,
+}
+
+impl Process {
+    pub(crate) fn try_new(spec: ProcessSpec) -> Result<KArc<Self>> {
+        Ok(KArc::try_new(Self {
+            pid: spec.pid,
+            leader: SpinLock::new(None, &TASK_CELL),
+            actions: RcuArc::new(Some(spec.actions)),
+            signals: SpinLock::new(
+                ProcessSignals {
+                    shared: SigQueue::new(),
+                    members: KVec::new(),
+                    stop: None,
+                    event: None,
+                    group_exit: None,
+                    exec_by: None,
+                },
+                &SIGNALS,
+            ),
+            links: SpinLock::new(
+                Links {
+                    parent: None,
+                    children: OrdMap::new(),
+                    pgrp: Some(spec.pgrp),
+                    session: Some(spec.session),
+                    life: Life::Alive,
+                },
+                &LINKS,
+            ),
+            child_events: WaitQueue::new(),
+            members_gone: WaitQueue::new(),
+            limits: SpinLock::new(spec.limits, &LIMITS),
+            times: SpinLock::new(Times::default(), &LIMITS),
+            exit_signal: AtomicU32::new(spec.exit_signal),
+            start_time: time::boottime(),
+            has_execed: AtomicBool::new(false),
+            dumpable: AtomicBool::new(true),
+            no_new_privs: AtomicBool::new(false),
+            child_subreaper: AtomicBool::new(false),
+            parent_death_signal: AtomicU32::new(0),
+            exe: SpinLock::new(None, &TASK_CELL),
+            sigreturn: AtomicU64::new(0),
+            oom_score_adj: sync::atomic::AtomicI32::new(0),
+        })?)
+    }
+
+    /// What a child process takes over beside memory, files and rights.
+    pub(crate) fn inherit(&self, parent: &Process) {
+        self.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.sigreturn.store(parent.sigreturn.load(Ordering::Relaxed), Ordering::Relaxed);
+        let exe = parent.exe.lock().clone();
+        *self.exe.lock() = exe;
+    }
+
+    /// The thread group id, what user space calls the process id.
+    pub fn id(&self) -> u32 {
+        self.pid.number()
+    }
+    pub fn parent(&self) -> Option<KArc<Process>> {
+        self.links.lock().parent.as_ref()?.upgrade()
+    }
+    /// The parent's id, 0 if there is none.
+    pub fn parent_id(&self) -> u32 {
+        self.parent().map_or(0, |p| p.id())
+    }
+    pub fn pgrp(&self) -> Option<KArc<Pid>> {
+        self.links.lock().pgrp.clone()
+    }
+    pub fn pgrp_id(&self) -> u32 {
+        self.pgrp().map_or(0, |p| p.number())
+    }
+    pub fn session(&self) -> Option<KArc<Session>> {
+        self.links.lock().session.clone()
+    }
+    pub fn session_id(&self) -> u32 {
+        self.session().map_or(0, |s| s.id())
+    }
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock()
+    }
+    pub fn limit(&self, resource: u32) -> u64 {
+        self.limits.lock().soft(resource)
+    }
+    pub fn with_limits<R>(&self, f: impl FnOnce(&mut Limits) -> R) -> R {
+        f(&mut self.limits.lock())
+    }
+    pub(crate) fn actions(&self) -> Option<KArc<Actions>> {
+        self.actions.get()
+    }
+    pub(crate) fn action(&self, s: Signal) -> Action {
+        let guard = sync::rcu::read_lock();
+        self.actions.load(&guard).map_or(Action::default(), |a| a.get(s))
+    }
+    /// The live threads; fails for want of memory only.
+    pub fn threads(&self) -> Result<KVec<KArc<Task>>> {
+        let mut list = KVec::new();
+        loop {
+            let want = self.signals.lock_irq().members.len();
+            list.try_reserve(want)?;
+            let signals = self.signals.lock_irq();
+            if signals.members.len() <= list.capacity() {
+                for m in signals.members.iter() {
+                    list.push_within_capacity(m.clone()).map_err(|_| Errno::ENOMEM)?;
+                }
+                return Ok(list);
+            }
+        }
+    }
+    pub fn thread_count(&self) -> usize {
+        self.signals.lock_irq().members.len()
+    }
+    /// Some live thread (the leader while it lives).
+    pub fn any_task(&self) -> Option<KArc<Task>> {
+        self.signals.lock_irq().members.first().cloned()
+    }
+    pub fn is_zombie(&self) -> bool {
+        self.links.lock().life != Life::Alive
+    }
+    pub fn parent_death_signal(&self) -> u32 {
+        self.parent_death_signal.load(Ordering::Relaxed)
+    }
+    pub fn set_parent_death_signal(&self, n: u32) {
+        self.parent_death_signal.store(n, Ordering::Relaxed);
+    }
+    pub fn is_dumpable(&self) -> bool {
+        self.dumpable.load(Ordering::Relaxed)
+    }
+    pub fn set_dumpable(&self, on: bool) {
+        self.dumpable.store(on, Ordering::Relaxed);
+    }
+    pub fn is_child_subreaper(&self) -> bool {
+        self.child_subreaper.load(Ordering::Relaxed)
+    }
+    pub fn set_child_subreaper(&self, on: bool) {
+        self.child_subreaper.store(on, Ordering::Relaxed);
+    }
+    pub fn has_no_new_privs(&self) -> bool {
+        self.no_new_privs.load(Ordering::Relaxed)
+    }
+    /// Irreversible (`prctl(2)`, PR_SET_NO_NEW_PRIVS).
+    pub fn set_no_new_privs(&self) {
+        self.no_new_privs.store(true, Ordering::Relaxed);
+    }
+    /// The real user id of the process (its leader's), 0 when it is being torn down.
+    pub fn uid(&self) -> u32 {
+        let leader = self.leader.lock().clone();
+        leader.and_then(|l| l.with_cred(|c| c.uid).ok()).unwrap_or(0)
+    }
+    pub(crate) fn is_init(&self) -> bool {
+        self.id() == 1
+    }
+    /// User and system time of the process so far.
+    pub fn cpu_times(&self) -> (Nanos, Nanos) {
+        let gone = *self.times.lock();
+        let (mut u, mut s) = (gone.utime, gone.stime);
+        let signals = self.signals.lock_irq();
+        for m in signals.members.iter() {
+            if let Some(t) = m.thread() {
+                u = u.saturating_add(t.utime());
+                s = s.saturating_add(t.stime());
+            }
+        }
+        (u, s)
+    }
+}
+
+/// What a new task is made of.
+pub(crate) struct TaskSpec {
+    pub pid: KArc<Pid>,
+    pub process: KArc<Process>,
+    pub mm: Option<KArc<Memory>>,
+    pub files: KArc<FdTable>,
+    pub fs: KArc<FsContext>,
+    pub ns: KArc<Namespaces>,
+    pub cred: KArc<Credentials>,
+    pub blocked: SigSet,
+}
+
+impl Task {
+    pub(crate) fn try_new(spec: TaskSpec) -> Result<KArc<Self>> {
+        Ok(KArc::try_new_cyclic(|me| Self {
+            me: me.clone(),
+            pid: RcuArc::new(Some(spec.pid)),
+            process: spec.process,
+            thread: Once::new(),
+            mm: ArcSlot::new(spec.mm),
+            files: ArcSlot::new(Some(spec.files)),
+            fs: ArcSlot::new(Some(spec.fs)),
+            ns: RcuArc::new(Some(spec.ns)),
+            cred: RcuArc::new(Some(spec.cred)),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            restart: SpinLock::new(Restart::None, &TASK_CELL),
+            vfork_done: SpinLock::new(None, &TASK_CELL),
+            signals: SpinLock::new(
+                TaskSignals { queue: SigQueue::new(), blocked: spec.blocked, saved: None, parked: false },
+                &TASK_SIGNALS,
+            ),
+            alt_stack: SpinLock::new(AltStack::DISABLED, &TASK_CELL),
+            exiting: AtomicBool::new(false),
+            fault_esr: AtomicU64::new(0),
+            exit_status: AtomicU32::new(0),
+            last_name: SpinLock::new([0; 16], &TASK_CELL),
+        })?)
+    }
+
+    /// A reference that may be kept. Not to be held by code that may end the thread.
+    pub fn arc(&self) -> Option<KArc<Task>> {
+        self.me.upgrade()
+    }
+    /// The thread id.
+    pub fn id(&self) -> u32 {
+        let guard = sync::rcu::read_lock();
+        self.pid.load(&guard).map_or(0, Pid::number)
+    }
+    pub(crate) fn set_pid(&self, pid: KArc<Pid>) {
+        self.pid.store(Some(pid));
+    }
+    pub fn process(&self) -> &KArc<Process> {
+        &self.process
+    }
+    /// The scheduler's thread; `None` when the task is gone.
+    pub fn thread(&self) -> Option<KArc<Thread>> {
+        self.thread.get()?.upgrade()
+    }
+    pub fn is_leader(&self) -> bool {
+        self.id() == self.process.id()
+    }
+    /// The address space; kernel threads and tasks that have exited have none.
+    pub fn mm(&self) -> Option<KArc<AddressSpace>> {
+        self.mm.get().map(|m| m.space.clone())
+    }
+    /// The address space as something to share.
+    pub(crate) fn memory(&self) -> Option<KArc<Memory>> {
+        self.mm.get()
+    }
+    /// The open files. A task that is exiting has given them back: EBADF.
+    pub fn files(&self) -> Result<KArc<FdTable>> {
+        self.files.get().ok_or(Errno::EBADF)
+    }
+    /// The file behind a descriptor.
+    pub fn file(&self, fd: vfs::Fd) -> Result<KArc<vfs::OpenFile>> {
+        self.files()?.get(fd)
+    }
+    pub fn fs(&self) -> Result<KArc<FsContext>> {
+        self.fs.get().ok_or(Errno::ESRCH)
+    }
+    pub fn ns(&self) -> Result<KArc<Namespaces>> {
+        self.ns.get().ok_or(Errno::ESRCH)
+    }
+    /// The credentials; always present.
+    pub fn cred(&self) -> Result<KArc<Credentials>> {
+        self.cred.get().ok_or(Errno::ESRCH)
+    }
+    pub fn with_cred<R>(&self, f: impl FnOnce(&Credentials) -> R) -> Result<R> {
+        let guard = sync::rcu::read_lock();
+        Ok(f(self.cred.load(&guard).ok_or(Errno::ESRCH)?))
+    }
+    pub(crate) fn set_mm(&self, mm: Option<KArc<Memory>>) -> Option<KArc<Memory>> {
+        self.mm.swap(mm)
+    }
+    pub(crate) fn set_files(&self, files: Option<KArc<FdTable>>) -> Option<KArc<FdTable>> {
+        self.files.swap(files)
+    }
+    pub(crate) fn set_fs(&self, fs: Option<KArc<FsContext>>) -> Option<KArc<FsContext>> {
+        self.fs.swap(fs)
+    }
+    pub fn set_cred(&self, cred: KArc<Credentials>) {
+        self.cred.store(Some(cred));
+    }
+    /// As [`with_cred`](Self::with_cred), for calls that may sleep.
+    pub fn with_cred_arc<R>(&self, f: impl FnOnce(&Credentials) -> Result<R>) -> Result<R> {
+        f(&*self.cred()?)
+    }
+    pub fn set_restart(&self, r: Restart) {
+        *self.restart.lock() = r;
+    }
+    pub fn take_restart(&self) -> Restart {
+        core::mem::take(&mut *self.restart.lock())
+    }
+    pub fn set_clear_child_tid(&self, addr: UserAddr) {
+        self.clear_child_tid.store(addr.0, Ordering::Relaxed);
+    }
+    pub fn robust_list(&self) -> UserAddr {
+        UserAddr(self.robust_list.load(Ordering::Relaxed))
+    }
+    pub fn set_robust_list(&self, head: UserAddr) {
+        self.robust_list.store(head.0, Ordering::Relaxed);
+    }
+    /// Gives the task a descriptor table of its own (CLOSE_RANGE_UNSHARE).
+    pub fn unshare_files(&self) -> Result {
+        let own = self.files()?.copy()?;
+        drop(self.set_files(Some(own)));
+        Ok(())
+    }
+    /// Tells the parent of a `vfork` that its memory is its own again.
+    pub(crate) fn release_vfork_parent(&self) {
+        if let Some(done) = self.vfork_done.lock().take() {
+            done.complete_all();
+        }
+    }
+    pub(crate) fn has_exited(&self) -> bool {
+        self.exiting.load(Ordering::Acquire)
+    }
+    /// Sends a signal whose cause is the task's own fault or call.
+    pub fn raise(&self, info: SigInfo) {
+        crate::signal::send_to_task(self, info);
+    }
+}
+
+impl sched::Payload for Task {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The task behind a thread of the scheduler; kernel threads have none.
+pub fn of(thread: &Thread) -> Option<&Task> {
+    thread.payload()?.as_any().downcast_ref::<Task>()
+}
+
+/// Runs `f` with the current task; `None` in a kernel thread.
+pub fn with_current<R>(f: impl FnOnce(&Task) -> R) -> Option<R> {
+    let thread = sched::current();
+    of(&thread).map(f)
+}
+
+/// The current task, to keep; `None` in a kernel thread.
+pub fn current_arc() -> Option<KArc<Task>> {
+    with_current(Task::arc)?
+}
