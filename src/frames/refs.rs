@@ -75,7 +75,7 @@ impl FrameRef {
 
     /// Makes the content zero.
     pub fn zero(&self) {
-        self.with_bytes_mut(|b| arch::mem::clear_page(b));
+        self.with_bytes_mut(arch::mem::clear_page);
     }
 
     /// Makes `len` bytes from `offset` zero; cut at the end of the page.

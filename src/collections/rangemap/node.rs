@@ -255,13 +255,13 @@ impl<V: Send + Sync + 'static> Path<V> {
 
 // ---- searches; the tree under `n` is alive for 'a ----
 
-fn below<'a, V: Send + Sync + 'static>(n: &'a Node<V>, i: usize) -> &'a Node<V> {
+fn below<V: Send + Sync + 'static>(n: &Node<V>, i: usize) -> &Node<V> {
     // SAFETY: children of a live inner node live as long.
     unsafe { &*n.child(i) }
 }
 
 #[inline]
-pub(super) fn find<'a, V: Send + Sync + 'static>(mut n: &'a Node<V>, addr: u64) -> Option<(u64, u64, &'a KArc<V>)> {
+pub(super) fn find<V: Send + Sync + 'static>(mut n: &Node<V>, addr: u64) -> Option<(u64, u64, &KArc<V>)> {
     loop {
         let i = n.starts[..n.len as usize].iter().rposition(|s| *s <= addr)?;
         if addr >= n.ends[i] {

@@ -124,7 +124,7 @@ fn map_pages(virt: u64, phys: u64, len: u64, bits: u64) -> Result<()> {
         return Err(Errno::EEXIST);
     }
     for n in 0..len / page {
-        entry(t, index(virt + n * page, 3)).store(phys + n * page | bits, Ordering::Release);
+        entry(t, index(virt + n * page, 3)).store((phys + n * page) | bits, Ordering::Release);
     }
     Ok(())
 }

@@ -377,7 +377,7 @@ impl Cache {
         assert!(!twice, "object {p:?} of cache {} freed twice", self.name);
         if let Some(slab) = slab {
             let offset = p.as_ptr().addr() - slab.virt().as_usize();
-            assert!(offset % self.size == 0, "free of {p:?}, which is inside an object of cache {}", self.name);
+            assert!(offset.is_multiple_of(self.size), "free of {p:?}, which is inside an object of cache {}", self.name);
         }
     }
 }

@@ -44,6 +44,7 @@ static CLASSES: [Cache; SIZES.len()] = [
 fn class_of(layout: Layout) -> Option<&'static Cache> {
     // Index of the first class for each multiple of 8 up to 192, so that the usual sizes need no
     // search.
+    #[allow(clippy::indexing_slicing)] // evaluated by the compiler
     const SMALL: [u8; 25] = {
         let mut t = [0; 25];
         let mut n = 0;
