@@ -1,2 +1,60 @@
-#![no_std]
-//! syscall
+#![cfg_attr(not(test), no_std)]
+//! The system-call interface: which number does what, and how the words in registers become typed
+//! arguments.
+//!
+//! [`table`] has one line a call: name, handler, argument types. A handler is an ordinary function
+//! of the family files below; it gets the current task and typed arguments and returns a
+//! [`Result`](abi::Result), which [`dispatch`] turns into x0. Numbers without a line return ENOSYS.
+//!
+//! Invariants: no handler keeps a reference beyond its return, because some never return (exit);
+//! user memory is reached through `UserPtr` and `UserSlice` only; a handler that fails has changed
+//! nothing but what its manual page says.
+//!
+//! Order of errors: arguments are converted from left to right (a bad descriptor is EBADF before a
+//! bad pointer is EFAULT); where Linux checks in another order, the handler takes the raw word.
+
+mod args;
+mod attrs;
+mod dirs;
+mod fds;
+mod futexes;
+mod ids;
+mod io;
+mod memory;
+mod mounts;
+mod poll;
+mod processes;
+mod signals;
+mod system;
+mod table;
+mod times;
+
+pub use args::{FromWord, IntoReturn};
+
+use abi::Errno;
+use arch::UserRegs;
+
+/// A handler as the table stores it: the task, and the registers with the arguments in x0 to x5.
+type Handler = fn(&process::Task, &mut UserRegs) -> abi::Result<u64>;
+
+/// Runs the system call that the registers ask for and puts its result into x0. Called by the
+/// entry code with interrupts on, in the context of the calling thread; may sleep.
+pub fn dispatch(regs: &mut UserRegs) {
+    let thread = sched::current();
+    let result = match process::of(&thread) {
+        Some(task) => match table::find(regs.x[8] as u32) {
+            Some(handler) => handler(task, regs),
+            None => Err(Errno::ENOSYS),
+        },
+        None => Err(Errno::ENOSYS),
+    };
+    regs.x[0] = match result {
+        Ok(value) => value,
+        Err(e) => e.to_ret(),
+    };
+}
+
+/// Names of the calls that exist, by number, for documentation and tests.
+pub fn names() -> impl Iterator<Item = (u32, &'static str)> {
+    table::NAMES.iter().copied()
+}

@@ -1,0 +1,247 @@
+//! Reading, writing, and the size of files.
+
+use crate::fds::with_lookup;
+use crate::args::{DirFd, UserPath};
+use abi::{Errno, PAGE_SIZE, Result, UserAddr, raw::general as g};
+use arch::user::{UserPtr, UserSlice};
+use kalloc::KVec;
+use mm::io::{IoSink, IoSource};
+use process::{SigInfo, Signal, Task};
+use vfs::{Fd, LookupFlags, OpenFile};
+
+/// Most bytes that one call moves (`read(2)`, NOTES: MAX_RW_COUNT).
+const MAX_COUNT: usize = 0x7fff_f000;
+
+fn file_limit(task: &Task) -> u64 {
+    task.process().limit(g::RLIMIT_FSIZE)
+}
+
+/// Turns what a write can end with into the signal that goes with it.
+fn with_signal<T>(task: &Task, result: Result<T>) -> Result<T> {
+    match result {
+        Err(Errno::EPIPE) => task.raise(SigInfo::kernel(Signal::PIPE)),
+        Err(Errno::EFBIG) if file_limit(task) != u64::MAX => task.raise(SigInfo::kernel(Signal::XFSZ)),
+        _ => {}
+    }
+    result
+}
+
+fn slice(addr: UserAddr, len: usize) -> Result<UserSlice> {
+    if len as u64 > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
+    if !addr.range_ok(len as u64) {
+        return Err(Errno::EFAULT);
+    }
+    Ok(UserSlice::new(addr, len.min(MAX_COUNT)))
+}
+
+pub fn read(task: &Task, fd: Fd, buf: UserAddr, len: usize) -> Result<usize> {
+    let file = task.file(fd)?;
+    if !file.may_read() {
+        return Err(Errno::EBADF);
+    }
+    file.read(&mut IoSink::user(slice(buf, len)?))
+}
+
+pub fn write(task: &Task, fd: Fd, buf: UserAddr, len: usize) -> Result<usize> {
+    let file = task.file(fd)?;
+    if !file.may_write() {
+        return Err(Errno::EBADF);
+    }
+    with_signal(task, file.write(&mut IoSource::user(slice(buf, len)?), file_limit(task)))
+}
+
+/// UIO_MAXIOV.
+const MAX_IOV: u64 = 1024;
+
+/// Reads an I/O vector: EINVAL for too many pieces or a negative total, EFAULT.
+fn vector(iov: UserAddr, count: u64) -> Result<KVec<UserSlice>> {
+    if count > MAX_IOV {
+        return Err(Errno::EINVAL);
+    }
+    let mut out = KVec::try_with_capacity(count as usize)?;
+    let mut total = 0usize;
+    for i in 0..count {
+        let [base, len] = UserPtr::<[u64; 2]>::new(iov.checked_add(i * 16).ok_or(Errno::EFAULT)?).read()?;
+        if len > i64::MAX as u64 {
+            return Err(Errno::EINVAL);
+        }
+        if !UserAddr(base).range_ok(len) {
+            return Err(Errno::EFAULT);
+        }
+        // What goes beyond the most that one call moves is cut off.
+        let len = (len as usize).min(MAX_COUNT - total);
+        total += len;
+        out.try_push(UserSlice::new(UserAddr(base), len))?;
+    }
+    Ok(out)
+}
+
+pub fn readv(task: &Task, fd: Fd, iov: UserAddr, count: u64) -> Result<usize> {
+    let file = task.file(fd)?;
+    if !file.may_read() {
+        return Err(Errno::EBADF);
+    }
+    let pieces = vector(iov, count)?;
+    file.read(&mut IoSink::user_vec(&pieces))
+}
+
+pub fn writev(task: &Task, fd: Fd, iov: UserAddr, count: u64) -> Result<usize> {
+    let file = task.file(fd)?;
+    if !file.may_write() {
+        return Err(Errno::EBADF);
+    }
+    let pieces = vector(iov, count)?;
+    with_signal(task, file.write(&mut IoSource::user_vec(&pieces), file_limit(task)))
+}
+
+fn position(pos: i64) -> Result<u64> {
+    u64::try_from(pos).map_err(|_| Errno::EINVAL)
+}
+
+pub fn pread64(task: &Task, fd: Fd, buf: UserAddr, len: usize, pos: i64) -> Result<usize> {
+    let pos = position(pos)?;
+    task.file(fd)?.read_at(&mut IoSink::user(slice(buf, len)?), pos)
+}
+
+pub fn pwrite64(task: &Task, fd: Fd, buf: UserAddr, len: usize, pos: i64) -> Result<usize> {
+    let pos = position(pos)?;
+    let file = task.file(fd)?;
+    with_signal(task, file.write_at(&mut IoSource::user(slice(buf, len)?), pos, file_limit(task)))
+}
+
+pub fn preadv(task: &Task, fd: Fd, iov: UserAddr, count: u64, pos: i64) -> Result<usize> {
+    let pos = position(pos)?;
+    let file = task.file(fd)?;
+    let pieces = vector(iov, count)?;
+    file.read_at(&mut IoSink::user_vec(&pieces), pos)
+}
+
+pub fn pwritev(task: &Task, fd: Fd, iov: UserAddr, count: u64, pos: i64) -> Result<usize> {
+    let pos = position(pos)?;
+    let file = task.file(fd)?;
+    let pieces = vector(iov, count)?;
+    with_signal(task, file.write_at(&mut IoSource::user_vec(&pieces), pos, file_limit(task)))
+}
+
+pub fn lseek(task: &Task, fd: Fd, offset: i64, whence: u32) -> Result<u64> {
+    let file = task.file(fd)?;
+    if file.is_path_only() {
+        return Err(Errno::EBADF);
+    }
+    file.seek(offset, whence)
+}
+
+pub fn sendfile(task: &Task, out: Fd, from: Fd, offset: UserPtr<i64>, count: usize) -> Result<usize> {
+    let source = task.file(from)?;
+    if !source.may_read() {
+        return Err(Errno::EBADF);
+    }
+    let target = task.file(out)?;
+    if !target.may_write() {
+        return Err(Errno::EBADF);
+    }
+    if target.flags() & g::O_APPEND != 0 || !(source.inode.mode().is_file() || source.inode.mode().is_block_device()) {
+        return Err(Errno::EINVAL);
+    }
+    let start = if offset.is_null() { source.position() } else { position(offset.read()?)? };
+    let result = with_signal(task, copy(&source, &target, start, count.min(MAX_COUNT), file_limit(task)));
+    let done = result?;
+    let end = start.saturating_add(done as u64) as i64;
+    if offset.is_null() {
+        source.seek(end, g::SEEK_SET)?;
+    } else {
+        offset.write(end)?;
+    }
+    Ok(done)
+}
+
+/// Moves bytes from one file to another through a page of the kernel's.
+fn copy(source: &OpenFile, target: &OpenFile, start: u64, count: usize, limit: u64) -> Result<usize> {
+    let mut page = KVec::try_from_elem(0u8, PAGE_SIZE)?;
+    let mut done = 0;
+    while done < count {
+        let want = page.get_mut(..PAGE_SIZE.min(count - done)).ok_or(Errno::EINVAL)?;
+        let got = match source.read_at(&mut IoSink::kernel(want), start.saturating_add(done as u64)) {
+            Ok(n) => n,
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(e),
+        };
+        if got == 0 {
+            break;
+        }
+        let piece = page.get(..got).ok_or(Errno::EINVAL)?;
+        match target.write(&mut IoSource::kernel(piece), limit) {
+            Ok(n) => {
+                done += n;
+                if n < got {
+                    break;
+                }
+            }
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+pub fn fsync(task: &Task, fd: Fd) -> Result {
+    task.file(fd)?.fsync(false)
+}
+
+pub fn fdatasync(task: &Task, fd: Fd) -> Result {
+    task.file(fd)?.fsync(true)
+}
+
+pub fn sync(_: &Task) -> Result {
+    // Everything lives in memory: there is no file system to write out yet.
+    Ok(())
+}
+
+pub fn syncfs(task: &Task, fd: Fd) -> Result {
+    let file = task.file(fd)?;
+    if file.is_path_only() {
+        return Err(Errno::EBADF);
+    }
+    let sb = &file.path.mount.sb;
+    sb.ops.sync(sb)
+}
+
+pub fn fallocate(task: &Task, fd: Fd, mode: u32, offset: i64, len: i64) -> Result {
+    let file = task.file(fd)?;
+    if offset < 0 || len <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    with_signal(task, file.fallocate(mode, offset as u64, len as u64, file_limit(task)))
+}
+
+pub fn ftruncate(task: &Task, fd: Fd, size: i64) -> Result {
+    let size = position(size)?;
+    let file = task.file(fd)?;
+    let cred = task.cred()?;
+    with_signal(task, vfs::ftruncate(&file, &cred, size, file_limit(task)))
+}
+
+pub fn truncate(task: &Task, path: UserPath, size: i64) -> Result {
+    let size = position(size)?;
+    let path = path.read()?;
+    let limit = file_limit(task);
+    let result = with_lookup(task, DirFd(g::AT_FDCWD), path.as_bytes(), |cx, at| {
+        let place = vfs::lookup(cx, at, path.as_bytes(), LookupFlags::FOLLOW)?;
+        vfs::truncate(&place, cx.cred, size, limit)
+    });
+    with_signal(task, result)
+}
+
+pub fn fadvise64(task: &Task, fd: Fd, _offset: i64, len: i64, advice: u32) -> Result {
+    let file = task.file(fd)?;
+    if file.inode.mode().is_fifo() {
+        return Err(Errno::ESPIPE);
+    }
+    if len < 0 || advice > g::POSIX_FADV_NOREUSE {
+        return Err(Errno::EINVAL);
+    }
+    // Files in memory have nothing to read ahead or to drop.
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Clocks and sleeping (`clock_gettime(2)`, `clock_nanosleep(2)`, `times(2)`).
+
+use abi::{Errno, Nanos, Result, UserAddr, raw::general as g};
+use arch::user::UserPtr;
+use process::{Restart, Task, clock_ticks, wait as waiting};
+use sched::{Outcome, Sleep};
+use time::Clock;
+use vfs::Cap;
+
+type Timespec = g::__kernel_timespec;
+
+/// What a clock id means.
+enum Source {
+    System(Clock),
+    /// CPU time of the process or of the thread.
+    Process,
+    Thread,
+}
+
+fn source(task: &Task, id: i32) -> Result<Source> {
+    Ok(match id as u32 {
+        g::CLOCK_REALTIME => Source::System(Clock::Realtime),
+        g::CLOCK_MONOTONIC => Source::System(Clock::Monotonic),
+        g::CLOCK_MONOTONIC_RAW => Source::System(Clock::MonotonicRaw),
+        g::CLOCK_REALTIME_COARSE => Source::System(Clock::RealtimeCoarse),
+        g::CLOCK_MONOTONIC_COARSE => Source::System(Clock::MonotonicCoarse),
+        g::CLOCK_BOOTTIME => Source::System(Clock::Boottime),
+        g::CLOCK_TAI => Source::System(Clock::Tai),
+        g::CLOCK_PROCESS_CPUTIME_ID => Source::Process,
+        g::CLOCK_THREAD_CPUTIME_ID => Source::Thread,
+        _ if id < 0 => return dynamic(task, id),
+        _ => return Err(Errno::EINVAL),
+    })
+}
+
+/// Clock ids that encode a process or thread: ~pid << 3 | kind (`clock_getcpuclockid(3)`). Only the
+/// caller's own clocks so far.
+fn dynamic(task: &Task, id: i32) -> Result<Source> {
+    const PER_THREAD: i32 = 4;
+    let pid = !(id >> 3);
+    if id & 3 == 3 {
+        return Err(Errno::EINVAL);
+    }
+    let (own, source) = if id & PER_THREAD != 0 { (task.id(), Source::Thread) } else { (task.process().id(), Source::Process) };
+    if pid == 0 || pid as u32 == own { Ok(source) } else { Err(Errno::EINVAL) }
+}
+
+pub fn clock_gettime(task: &Task, id: i32, out: UserPtr<Timespec>) -> Result {
+    let now = match source(task, id)? {
+        Source::System(c) => c.now(),
+        Source::Process => {
+            let (u, s) = task.process().cpu_times();
+            u.saturating_add(s)
+        }
+        Source::Thread => sched::sum_exec_now(&sched::current()),
+    };
+    out.write(now.to_timespec())
+}
+
+pub fn clock_settime(task: &Task, id: i32, new: UserPtr<Timespec>) -> Result {
+    let t = Nanos::from_timespec(&new.read()?).ok_or(Errno::EINVAL)?;
+    match source(task, id)? {
+        Source::System(Clock::Realtime) => set(task, t),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn set(task: &Task, now: Nanos) -> Result {
+    if !task.with_cred(|c| c.capable(Cap::SYS_TIME))? {
+        return Err(Errno::EPERM);
+    }
+    time::set_realtime(now)
+}
+
+pub fn clock_getres(task: &Task, id: i32, out: UserPtr<Timespec>) -> Result {
+    let coarse = matches!(source(task, id)?, Source::System(Clock::RealtimeCoarse | Clock::MonotonicCoarse));
+    if out.is_null() {
+        return Ok(());
+    }
+    out.write(Nanos(if coarse { Nanos::PER_SEC / process::USER_HZ } else { 1 }).to_timespec())
+}
+
+pub fn gettimeofday(_: &Task, tv: UserPtr<g::timeval>, tz: UserPtr<[i32; 2]>) -> Result {
+    if !tv.is_null() {
+        tv.write(time::realtime().to_timeval())?;
+    }
+    if !tz.is_null() {
+        tz.write([0, 0])?;
+    }
+    Ok(())
+}
+
+pub fn settimeofday(task: &Task, tv: UserPtr<g::timeval>, tz: UserPtr<[i32; 2]>) -> Result {
+    let new = if tv.is_null() { None } else { Some(tv.read()?) };
+    if !tz.is_null() {
+        // The kernel's own time zone is a relic; only its range is checked (settimeofday(2)).
+        let [west, _] = tz.read()?;
+        if west.abs() > 15 * 60 {
+            return Err(Errno::EINVAL);
+        }
+    }
+    if !task.with_cred(|c| c.capable(Cap::SYS_TIME))? {
+        return Err(Errno::EPERM);
+    }
+    let Some(tv) = new else { return Ok(()) };
+    if tv.tv_sec < 0 || !(0..1_000_000).contains(&tv.tv_usec) {
+        return Err(Errno::EINVAL);
+    }
+    set(task, Nanos::from_secs(tv.tv_sec as u64).saturating_add(Nanos::from_micros(tv.tv_usec as u64)))
+}
+
+pub fn nanosleep(task: &Task, request: UserPtr<Timespec>, remain: UserPtr<Timespec>) -> Result<u64> {
+    clock_nanosleep(task, g::CLOCK_MONOTONIC as i32, 0, request, remain)
+}
+
+pub fn clock_nanosleep(task: &Task, id: i32, flags: u32, request: UserPtr<Timespec>, remain: UserPtr<Timespec>) -> Result<u64> {
+    let clock = match source(task, id)? {
+        Source::System(c @ (Clock::Realtime | Clock::Monotonic | Clock::Boottime | Clock::Tai)) => c,
+        // Sleeping on CPU time needs CPU timers; a thread's own clock never could (EINVAL).
+        Source::Thread => return Err(Errno::EINVAL),
+        _ => return Err(Errno::EOPNOTSUPP),
+    };
+    let t = Nanos::from_timespec(&request.read()?).ok_or(Errno::EINVAL)?;
+    let absolute = flags & g::TIMER_ABSTIME != 0;
+    let until = if absolute { clock.to_monotonic(t) } else { time::monotonic().saturating_add(t) };
+    match sched::sleep_until(Sleep::Interruptible, until) {
+        Outcome::Interrupted if absolute => Err(Errno::ERESTARTNOHAND),
+        Outcome::Interrupted => interrupted(task, until, remain),
+        _ => Ok(0),
+    }
+}
+
+/// A relative sleep was cut short: what is left goes to the program, and a restart sleeps on until
+/// the same point in time.
+fn interrupted(task: &Task, until: Nanos, remain: UserPtr<Timespec>) -> Result<u64> {
+    let left = until.saturating_sub(time::monotonic());
+    if left == Nanos::ZERO {
+        return Ok(0);
+    }
+    if !remain.is_null() {
+        remain.write(left.to_timespec())?;
+    }
+    task.set_restart(Restart::Sleep { until, remain: remain.addr() });
+    Err(Errno::ERESTART_RESTARTBLOCK)
+}
+
+/// `restart_syscall(2)`: what the interrupted call left in the restart block.
+pub(crate) fn restart(task: &Task) -> Result<u64> {
+    match task.take_restart() {
+        Restart::None => Err(Errno::EINTR),
+        Restart::Sleep { until, remain } => match sched::sleep_until(Sleep::Interruptible, until) {
+            Outcome::Interrupted => interrupted(task, until, UserPtr::new(UserAddr(remain.0))),
+            _ => Ok(0),
+        },
+        Restart::Futex { addr, value, mask, shared, until } => {
+            process::futex::wait(task, addr, value, mask, shared, Some(until)).map(|()| 0)
+        }
+    }
+}
+
+pub fn times(task: &Task, out: UserPtr<[u64; 4]>) -> Result<u64> {
+    if !out.is_null() {
+        let own = waiting::own_usage(task.process());
+        let gone = waiting::children_usage(task.process());
+        out.write([own.utime, own.stime, gone.utime, gone.stime].map(clock_ticks))?;
+    }
+    Ok(clock_ticks(time::boottime()))
+}
