@@ -12,3 +12,15 @@ mod ring;
 
 pub use fifo::init;
 pub use pipe::{PIPE_MAX_DEFAULT, Pipe, pipe_pair};
+
+/// Physical memory for the tests.
+#[cfg(test)]
+fn memory_for_tests() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let (start, size) = (abi::PhysAddr(1 << 30), 16 << 20);
+        arch::sim::ensure_phys_arena(start, size);
+        let bank = frames::PhysRange::new(start, start.add(size as u64));
+        frames::init(&[bank], &[]).unwrap();
+    });
+}

@@ -320,6 +320,7 @@ mod tests {
     use super::*;
 
     fn pair(flags: u32) -> (KArc<OpenFile>, KArc<OpenFile>) {
+        crate::memory_for_tests();
         pipe_pair(flags, &KArc::try_new(Credentials::root()).unwrap()).unwrap()
     }
     fn put(f: &OpenFile, data: &[u8]) -> Result<usize> {

@@ -170,6 +170,7 @@ mod tests {
     use super::*;
 
     fn write(r: &mut Ring, data: &[u8], packet: bool) -> usize {
+        crate::memory_for_tests();
         let mut src = IoSource::kernel(data);
         let mut n = if packet { 0 } else { r.merge(&mut src).unwrap() };
         while src.remaining() > 0 && !r.is_full() {

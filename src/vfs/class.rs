@@ -1,17 +1,17 @@
 //! Which place each of the VFS's locks has in the lock order.
 //!
-//! Sleeping locks, outer to inner: `namespace` → `rename` → `directory` (parent before child; two
-//! parents ancestor first) → `file` → `position`. Spin locks: `mounts` → `dentry` → `attr` → the
-//! leaf tables.
+//! Sleeping locks, outer to inner: `position` and `seq_file` (they are held over a whole read, so
+//! outside of whatever a generated file asks) → `namespace` → `rename` → `inode` (parent before
+//! child; two parents ancestor first). Spin locks: `mounts` → `dentry` → `attr` → the leaf tables.
 
 use sync::LockClass;
 
 /// Changes of the mount tree (Linux's `namespace_sem`).
 pub static NAMESPACE: LockClass = LockClass::new("vfs.namespace", 200);
 /// A file position (`f_pos_lock`): held across the read or write.
-pub static POSITION: LockClass = LockClass::new("vfs.position", 205);
+pub static POSITION: LockClass = LockClass::new("vfs.position", 50);
 /// Seekable state of a generated file.
-pub static SEQ_FILE: LockClass = LockClass::new("vfs.seq_file", 206);
+pub static SEQ_FILE: LockClass = LockClass::new("vfs.seq_file", 51);
 /// Renames between directories (`s_vfs_rename_mutex`).
 pub static RENAME: LockClass = LockClass::new("vfs.rename", 210);
 /// The first directory of an operation.

@@ -42,8 +42,6 @@ struct Table {
 const DEFAULT_ORDER: u32 = 11;
 
 static TABLE: Once<Table> = Once::new();
-/// Stands for a bucket before there is a table: out of memory at the first use.
-static SPARE: SpinLock<()> = SpinLock::new((), &class::DENTRY);
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// Above this many entries insertions shrink.
 static LIMIT: AtomicUsize = AtomicUsize::new(1 << 16);
@@ -156,10 +154,7 @@ fn find_locked(b: &Bucket, tag: u64, parent: u64, name: &[u8]) -> Option<KArc<De
 /// Puts `d` into the cache, unless another thread was first: then returns that one.
 pub(crate) fn add(d: KArc<Dentry>, parent: &Dentry, name: &[u8]) -> KArc<Dentry> {
     let tag = d.tag.load(Relaxed);
-    let Some(b) = bucket(tag) else {
-        let _never_held_long = SPARE.lock();
-        return d;
-    };
+    let Some(b) = bucket(tag) else { return d };
     {
         let _lock = b.lock.lock();
         if let Some(first) = find_locked(b, tag, parent.id, name) {

@@ -399,3 +399,168 @@ impl Drop for FdTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Credentials, FileOps, anon};
+    use abi::Mode;
+    use kalloc::kbox_dyn;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    struct Marked(u32);
+    impl FileOps for Marked {
+        fn as_any(&self) -> &dyn core::any::Any {
+            self
+        }
+    }
+
+    fn file(mark: u32) -> KArc<OpenFile> {
+        let inode = anon::inode(Mode(abi::raw::general::S_IFREG | 0o600), 0, 0).unwrap();
+        let cred = KArc::try_new(Credentials::root()).unwrap();
+        let ops = kbox_dyn!(Marked(mark) => dyn FileOps).unwrap();
+        OpenFile::anonymous(b"test", inode, ops, 0, &cred).unwrap()
+    }
+    fn mark(f: &OpenFile) -> u32 {
+        f.ops_as::<Marked>().unwrap().0
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Install(u32, bool),
+        Close(u32),
+        DupTo(u32, u32, bool),
+        Reserve(u32),
+        Mark(u32, bool),
+        Copy,
+        Exec,
+    }
+
+    const LIMIT: u64 = 200;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_table_behaves_as_a_map_with_the_lowest_free_number(ops in prop::collection::vec(prop_oneof![
+            4 => (0u32..80, any::<bool>()).prop_map(|(m, c)| Op::Install(m, c)),
+            3 => (0u32..120).prop_map(Op::Close),
+            2 => (0u32..80, 0u32..220, any::<bool>()).prop_map(|(a, b, c)| Op::DupTo(a, b, c)),
+            1 => (0u32..80).prop_map(Op::Reserve),
+            1 => (0u32..80, any::<bool>()).prop_map(|(a, c)| Op::Mark(a, c)),
+            1 => Just(Op::Copy),
+            1 => Just(Op::Exec),
+        ], 1..120)) {
+            let mut table = FdTable::new().unwrap();
+            let mut model: BTreeMap<u32, (u32, bool)> = BTreeMap::new();
+            for (n, op) in ops.into_iter().enumerate() {
+                let n = n as u32;
+                match op {
+                    Op::Install(min, cloexec) => {
+                        let free = (min..).find(|i| !model.contains_key(i)).unwrap();
+                        prop_assert_eq!(table.install(file(n), cloexec, min, LIMIT), Ok(Fd(free)));
+                        model.insert(free, (n, cloexec));
+                    }
+                    Op::Close(fd) => {
+                        prop_assert_eq!(table.close(Fd(fd), 1).is_ok(), model.remove(&fd).is_some());
+                    }
+                    Op::DupTo(from, to, cloexec) if from != to => {
+                        let known = model.get(&from).copied().filter(|_| u64::from(to) < LIMIT);
+                        prop_assert_eq!(table.dup_to(Fd(from), Fd(to), cloexec, LIMIT, 1).is_ok(), known.is_some());
+                        if let Some((m, _)) = known {
+                            model.insert(to, (m, cloexec));
+                        }
+                    }
+                    Op::DupTo(..) => {}
+                    Op::Reserve(min) => {
+                        let r = table.reserve(true, min, LIMIT).unwrap();
+                        prop_assert!(!model.contains_key(&r.fd().0));
+                        prop_assert!(table.get(r.fd()).is_err());
+                    }
+                    Op::Mark(fd, on) => {
+                        prop_assert_eq!(table.set_cloexec(Fd(fd), on).is_ok(), model.contains_key(&fd));
+                        if let Some(e) = model.get_mut(&fd) {
+                            e.1 = on;
+                        }
+                    }
+                    Op::Copy => table = table.copy().unwrap(),
+                    Op::Exec => {
+                        table.close_on_exec(1);
+                        model.retain(|_, (_, cloexec)| !*cloexec);
+                    }
+                }
+                let mut at = Fd(0);
+                let mut seen = BTreeMap::new();
+                while let Some((fd, f)) = table.next(at) {
+                    seen.insert(fd.0, (mark(&f), table.is_cloexec(fd).unwrap()));
+                    at = Fd(fd.0 + 1);
+                }
+                prop_assert_eq!(&seen, &model);
+            }
+        }
+    }
+
+    #[test]
+    fn the_limit_is_emfile() {
+        let t = FdTable::new().unwrap();
+        for _ in 0..3 {
+            t.install(file(0), false, 0, 3).unwrap();
+        }
+        assert_eq!(t.install(file(0), false, 0, 3), Err(Errno::EMFILE));
+        assert_eq!(t.dup(Fd(0), false, 3, 3), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn closing_releases_the_file_at_once_also_after_growth() {
+        struct Tell(std::sync::Arc<std::sync::atomic::AtomicU32>);
+        impl FileOps for Tell {
+            fn release(&self, _f: &OpenFile) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+            fn as_any(&self) -> &dyn core::any::Any {
+                self
+            }
+        }
+        let released = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let t = FdTable::new().unwrap();
+        let inode = anon::inode(Mode(abi::raw::general::S_IFREG | 0o600), 0, 0).unwrap();
+        let cred = KArc::try_new(Credentials::root()).unwrap();
+        let ops = kbox_dyn!(Tell(released.clone()) => dyn FileOps).unwrap();
+        let f = OpenFile::anonymous(b"t", inode, ops, 0, &cred).unwrap();
+        t.install(f, false, 0, 1024).unwrap();
+        t.install(file(1), false, 500, 1024).unwrap();
+        let copy = t.copy().unwrap();
+        t.close(Fd(0), 1).unwrap();
+        assert_eq!(released.load(std::sync::atomic::Ordering::SeqCst), 0);
+        drop(copy);
+        assert_eq!(released.load(std::sync::atomic::Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn readers_see_a_file_or_ebadf_while_others_open_and_close() {
+        let t = FdTable::new().unwrap();
+        t.install(file(7), false, 0, 1 << 20).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|s| {
+            for _ in 0..2 {
+                s.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        assert_eq!(mark(&t.get(Fd(0)).unwrap()), 7, "never lost while the table grows");
+                        if let Ok(f) = t.get(Fd(1)) {
+                            assert_eq!(mark(&f), 9);
+                        }
+                    }
+                });
+            }
+            for i in 0..300u32 {
+                t.install(file(9), false, 1, 1 << 20).unwrap();
+                if i % 30 == 0 {
+                    t.install(file(3), false, 64 << (i / 30), 1 << 20).unwrap();
+                }
+                t.close(Fd(1), 1).unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+}

@@ -1,7 +1,7 @@
 //! Archives made here, good and bad, unpacked into a tmpfs.
 
 use crate::*;
-use abi::raw::general as g;
+use abi::{Errno, raw::general as g};
 use kalloc::KArc;
 use proptest::prelude::*;
 use vfs::*;
@@ -61,6 +61,17 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     v
 }
 
+/// Physical memory for the page cache.
+fn memory() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let (start, size) = (abi::PhysAddr(1 << 30), 64 << 20);
+        arch::sim::ensure_phys_arena(start, size);
+        let bank = frames::PhysRange::new(start, start.add(size as u64));
+        frames::init(&[bank], &[]).unwrap();
+    });
+}
+
 struct World {
     _ns: KArc<MountNamespace>,
     root: Path,
@@ -70,6 +81,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        memory();
         let sb = tmpfs::new_rootfs().unwrap();
         let (ns, root) = MountNamespace::new(&sb, b"rootfs").unwrap();
         Self { _ns: ns, fs: FsContext::new(root.clone(), 0).unwrap(), root, cred: KArc::try_new(Credentials::root()).unwrap() }
@@ -230,6 +242,7 @@ fn the_crc_format_checks_its_sums() {
 
 #[test]
 fn a_full_file_system_is_an_error_with_the_files_name() {
+    memory();
     let sb = tmpfs::new_super("tmpfs", 0, tmpfs::Options { pages: Some(4), ..Default::default() }).unwrap();
     let (_ns, root) = MountNamespace::new(&sb, b"t").unwrap();
     let data = archive(&[Entry::new("big", FILE, &[1; 50_000])]);
