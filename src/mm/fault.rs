@@ -13,7 +13,7 @@
 
 use abi::{Errno, PAGE_MASK, Result, UserAddr};
 use arch::{Access, FaultKind, PageFault, mmu::pte::AF};
-use frames::{AllocFlags, FrameRef, alloc_frame};
+use frames::{AllocFlags, Counter, FrameRef, alloc_frame, pagetable::Pte};
 use kalloc::KArc;
 
 use crate::{
@@ -67,7 +67,10 @@ impl AddressSpace {
             FaultKind::Translation | FaultKind::Permission | FaultKind::AccessFlag => {}
             _ => return FaultOutcome::BusAdrErr,
         }
-        let outcome = self.serve(fault.addr.0, fault.access, limits);
+        frames::count(Counter::PageFault, 1);
+        // The hardware has just looked: no entry, so ours need not look again.
+        let known_empty = fault.kind == FaultKind::Translation;
+        let outcome = self.serve(fault.addr.0, fault.access, known_empty, limits);
         if outcome == FaultOutcome::OutOfMemory && oom::out_of_memory() {
             return FaultOutcome::Retry;
         }
@@ -77,14 +80,14 @@ impl AddressSpace {
     /// Makes the page at `addr` accessible for the kernel's own purposes. EFAULT, ENOMEM.
     pub(crate) fn fault_in(&self, addr: u64, write: bool) -> Result {
         let access = if write { Access::Write } else { Access::Read };
-        match self.serve(addr, access, &Limits::UNLIMITED) {
+        match self.serve(addr, access, false, &Limits::UNLIMITED) {
             FaultOutcome::Resolved | FaultOutcome::Retry => Ok(()),
             FaultOutcome::OutOfMemory => Err(Errno::ENOMEM),
             _ => Err(Errno::EFAULT),
         }
     }
 
-    fn serve(&self, addr: u64, access: Access, limits: &Limits) -> FaultOutcome {
+    fn serve(&self, addr: u64, access: Access, known_empty: bool, limits: &Limits) -> FaultOutcome {
         let page = addr & !PAGE_MASK;
         loop {
             let Some(area) = self.area_at(page) else {
@@ -103,7 +106,7 @@ impl AddressSpace {
             if !allowed(area.prot, access) {
                 return FaultOutcome::ACCERR;
             }
-            let served = self.serve_in(&area, live.file(), page, access);
+            let served = self.serve_in(&area, live.file(), page, access, known_empty);
             drop(live);
             return match served {
                 Ok(()) => FaultOutcome::Resolved,
@@ -113,10 +116,11 @@ impl AddressSpace {
         }
     }
 
-    /// The area is live and allows the access.
-    fn serve_in(&self, area: &KArc<Area>, file: File<'_>, addr: u64, access: Access) -> Served {
+    /// The area is live and allows the access. `known_empty`: nobody had mapped the page a moment
+    /// ago. Should someone have done so since, the page stays theirs, and the access is repeated.
+    fn serve_in(&self, area: &KArc<Area>, file: File<'_>, addr: u64, access: Access, known_empty: bool) -> Served {
         let write = access == Access::Write;
-        let present = self.table.walk(UserAddr(addr));
+        let present = if known_empty { Pte::NONE } else { self.table.walk(UserAddr(addr)) };
         if present.is_present() {
             return if write && !pte::writable(present.bits()) {
                 self.write_to_present(area, file, addr)

@@ -20,7 +20,9 @@ pub(crate) fn machine() {
         const SIZE: usize = 64 << 20;
         arch::sim::ensure_phys_arena(PhysAddr(BASE), SIZE);
         let banks = [frames::PhysRange::new(PhysAddr(BASE), PhysAddr(BASE + SIZE as u64))];
-        frames::init(&banks, &[]).unwrap();
+        // The first page stands for the kernel's root table.
+        let reserved = [frames::PhysRange::new(PhysAddr(BASE), PhysAddr(BASE + PAGE))];
+        frames::init(&banks, &reserved).unwrap();
     });
 }
 

@@ -100,8 +100,8 @@ impl Tables {
     }
 
     /// Frees tables that lie in the hole `floor..ceiling` and are empty. `flush` drops what TLBs
-    /// hold of the way there; it runs before the first is freed.
-    pub(crate) fn free_in(&self, floor: u64, ceiling: u64, flush: impl FnOnce()) {
+    /// hold of the way there; it runs before any is freed, perhaps several times.
+    pub(crate) fn free_in(&self, floor: u64, ceiling: u64, flush: impl FnMut()) {
         self.0.free_tables(UserAddr(floor), UserAddr(ceiling), flush);
     }
 }

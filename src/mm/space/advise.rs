@@ -43,14 +43,13 @@ impl AddressSpace {
             Ok(Some(part))
         })?;
         hole |= covered < end;
-        let retired;
-        if changes {
+        let retired = if changes {
             edit.replace(specs)?;
-            retired = edit.commit(|_| ())?;
+            edit.commit(|_| ())?
         } else {
             drop(edit);
-            retired = Default::default();
-        }
+            Default::default()
+        };
         drop(writer);
         drop(retired);
         require(!hole, Errno::ENOMEM)
