@@ -82,7 +82,7 @@ pub struct ValidTree<'a> {
 fn block<'a>(tree: &'a [u8], start: u32, len: u32, align: u32, name: &'static str) -> Result<&'a [u8], DtError> {
     let bad = DtError::BadBlock(name);
     let end = start.checked_add(len).ok_or(bad)?;
-    if (start as usize) < HEADER_SIZE || start % align != 0 {
+    if (start as usize) < HEADER_SIZE || !start.is_multiple_of(align) {
         return Err(bad);
     }
     tree.get(start as usize..end as usize).ok_or(bad)
@@ -100,7 +100,7 @@ pub fn validate(bytes: &[u8]) -> Result<ValidTree<'_>, DtError> {
     if total > MAX_SIZE {
         return Err(DtError::TooLarge);
     }
-    if version < VERSION || compatible > VERSION || compatible < LAST_COMPATIBLE {
+    if version < VERSION || !(LAST_COMPATIBLE..=VERSION).contains(&compatible) {
         return Err(DtError::BadVersion);
     }
     let bytes = bytes.get(..total).ok_or(DtError::Truncated)?;

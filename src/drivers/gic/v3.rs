@@ -139,7 +139,7 @@ impl IrqChip for Gic {
     fn send_ipi(&self, cpus: CpuMask, ipi: Ipi) {
         // What was written for the other CPUs is visible before the interrupt is.
         barrier();
-        for_each_cluster(cpus, |cpu| arch::cpu::mpidr(cpu), |affinity, list| {
+        for_each_cluster(cpus, arch::cpu::mpidr, |affinity, list| {
             // Cannot fail: the number is below 16.
             let _ = CpuInterface::send_sgi(ipi.hw().0, affinity, list);
         });

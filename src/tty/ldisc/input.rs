@@ -25,7 +25,7 @@ impl Ldisc {
         let mut room = SIZE - self.len().min(SIZE);
         if t.i(g::PARMRK) {
             // Each byte may take three.
-            room = (room + 2) / 3;
+            room = room.div_ceil(3);
         }
         match room.checked_sub(1) {
             Some(room) if room > 0 => (room, false),
