@@ -102,6 +102,10 @@ impl PageCache {
         Ok(cache)
     }
 
+    /// A number that no other cache has while this one lives.
+    pub fn number(&self) -> u64 {
+        self.id.tag()
+    }
     /// What is behind it.
     pub fn kind(&self) -> CacheKind {
         self.kind

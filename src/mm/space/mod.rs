@@ -21,6 +21,7 @@ mod remap;
 mod remote;
 mod stats;
 mod unmap;
+mod users;
 
 use abi::{CpuId, CpuMask, PAGE_SHIFT, Result, USER_END, UserAddr};
 use arch::mmu;
@@ -58,6 +59,7 @@ pub struct AddressSpace {
     pub(crate) rss: RssCounters,
     counts: Counts,
     layout: SpinLock<Layout>,
+    users: users::Users,
 }
 
 /// The writer's mutex, held.
@@ -83,6 +85,7 @@ impl AddressSpace {
                 rss,
                 counts: Counts::default(),
                 layout: SpinLock::new(Layout::default(), &locks::LAYOUT),
+                users: users::Users::new(),
             })
         })?;
         Ok(space)
