@@ -14,6 +14,8 @@ mod account;
 mod dir;
 mod options;
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod tests;
 
 use abi::{DevNum, Errno, Mode, PAGE_SIZE, Result, raw::general as g};
