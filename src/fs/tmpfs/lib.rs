@@ -14,8 +14,6 @@ mod account;
 mod dir;
 mod options;
 #[cfg(test)]
-mod machine;
-#[cfg(test)]
 mod tests;
 
 use abi::{DevNum, Errno, Mode, PAGE_SIZE, Result, raw::general as g};
