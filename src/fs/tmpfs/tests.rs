@@ -276,3 +276,149 @@ proptest! {
         prop_assert!(failed.is_none(), "{failed:?}\nafter {ops:?}");
     }
 }
+
+#[test]
+fn append_truncate_and_sparse_files_keep_their_bytes() {
+    let w = World::new();
+    assert_eq!(w.write("f", b"hello"), Ok(5));
+    let a = w.open("f", g::O_WRONLY | g::O_APPEND).unwrap();
+    a.seek(0, g::SEEK_SET).unwrap();
+    a.write(&mut IoSource::kernel(b" world"), u64::MAX).unwrap();
+    assert_eq!(w.read("f").unwrap(), b"hello world");
+    let f = w.open("f", g::O_RDWR).unwrap();
+    assert_eq!(f.write_at(&mut IoSource::kernel(b"X"), 10_000, u64::MAX), Ok(1));
+    let all = w.read("f").unwrap();
+    assert_eq!(all.len(), 10_001);
+    assert!(all[11..10_000].iter().all(|&b| b == 0));
+    vfs::ftruncate(&f, &w.cred, 3, u64::MAX).unwrap();
+    vfs::ftruncate(&f, &w.cred, 6, u64::MAX).unwrap();
+    assert_eq!(w.read("f").unwrap(), b"hel\0\0\0");
+    assert_eq!(f.seek(0, g::SEEK_END), Ok(6));
+    assert_eq!(f.seek(2, g::SEEK_HOLE), Ok(6));
+    assert_eq!(f.seek(6, g::SEEK_DATA), Err(Errno::ENXIO));
+}
+
+#[test]
+fn pages_and_inodes_run_out_and_come_back_at_once() {
+    let w = World::new();
+    w.mkdir("m").unwrap();
+    w.mount("m", 0, None, Some("tmpfs"), "size=64k,nr_inodes=4").unwrap();
+    let free = |w: &World| vfs::statfs(&w.path("m").unwrap()).unwrap();
+    assert_eq!((free(&w).blocks, free(&w).free, free(&w).files, free(&w).free_files), (16, 16, 4, 3));
+    assert_eq!(w.write("m/big", &vec![1; 100_000]), Ok(65536));
+    assert_eq!(w.write("m/more", b"x"), Err(Errno::ENOSPC));
+    let open = w.open("m/big", g::O_RDONLY).unwrap();
+    w.unlink("m/big").unwrap();
+    // Open without a name: still there.
+    assert_eq!(free(&w).free, 0);
+    assert_eq!(read_all(&open).unwrap().len(), 65536);
+    drop(open);
+    assert_eq!(free(&w).free, 16);
+}
+
+#[test]
+fn permissions_follow_owner_group_others_and_capabilities() {
+    let w = World::new();
+    w.mkdir("d").unwrap();
+    w.write("d/f", b"secret").unwrap();
+    w.chmod("d/f", 0o640).unwrap();
+    let u = w.as_user(1000);
+    assert_eq!(u.read("d/f"), Err(Errno::EACCES));
+    assert_eq!(u.write("d/new", b"x"), Err(Errno::EACCES));
+    assert_eq!(u.chmod("d/f", 0o777), Err(Errno::EPERM));
+    vfs::chown(&w.path("d/f").unwrap(), &w.cred, Some(1000), Some(1000)).unwrap();
+    assert_eq!(u.read("d/f").unwrap(), b"secret");
+    w.chmod("d", 0o700).unwrap();
+    assert_eq!(u.stat("d/f").map(|_| ()), Err(Errno::EACCES));
+    w.chmod("d", 0o1777).unwrap();
+    w.write("d/root", b"").unwrap();
+    // Sticky: only owners remove.
+    assert_eq!(u.unlink("d/root"), Err(Errno::EPERM));
+    assert_eq!(u.rename("d/root", "d/mine", 0), Err(Errno::EPERM));
+    assert_eq!(u.unlink("d/f"), Ok(()));
+    // Root executes only what somebody may execute.
+    assert_eq!(vfs::access(&w.path("d/root").unwrap(), &w.cred, g::X_OK), Err(Errno::EACCES));
+}
+
+#[test]
+fn times_and_set_id_bits_follow_their_rules() {
+    let w = World::new();
+    w.write("f", b"x").unwrap();
+    w.chmod("f", 0o6755).unwrap();
+    let p = w.path("f").unwrap();
+    vfs::chown(&p, &w.cred, Some(1), Some(1)).unwrap();
+    assert_eq!(w.stat("f").unwrap().mode.permissions(), 0o755);
+    w.chmod("f", 0o666).unwrap();
+    let u = w.as_user(1000);
+    let t = |s| SetTime::To(Time { secs: s, nanos: 5 });
+    assert_eq!(vfs::utimens(&p, &u.cred, t(1), t(2)), Err(Errno::EPERM));
+    assert_eq!(vfs::utimens(&p, &u.cred, SetTime::Now, SetTime::Now), Ok(()));
+    vfs::utimens(&p, &w.cred, t(-100), SetTime::Omit).unwrap();
+    assert_eq!(w.stat("f").unwrap().atime, Time { secs: -100, nanos: 5 });
+    w.chmod("f", 0o644).unwrap();
+    assert_eq!(vfs::utimens(&p, &u.cred, SetTime::Now, SetTime::Now), Err(Errno::EACCES));
+}
+
+#[test]
+fn rename_flags_do_what_they_say() {
+    let w = World::new();
+    w.write("a", b"A").unwrap();
+    for d in ["d", "d/sub", "e"] {
+        w.mkdir(d).unwrap();
+    }
+    assert_eq!(w.rename("a", "d", g::RENAME_NOREPLACE), Err(Errno::EEXIST));
+    assert_eq!(w.rename("a", "x", g::RENAME_EXCHANGE), Err(Errno::ENOENT));
+    assert_eq!(w.rename("a", "x", g::RENAME_WHITEOUT), Err(Errno::EINVAL));
+    w.rename("a", "e/a", 0).unwrap();
+    w.rename("e/a", "d", g::RENAME_EXCHANGE).unwrap();
+    assert_eq!(w.read("d").unwrap(), b"A");
+    assert!(w.stat("e/a/sub").unwrap().mode.is_dir());
+    assert_eq!(w.rename("e", "e/a/in", 0), Err(Errno::EINVAL));
+    assert_eq!(w.rename("e/a", "e", 0), Err(Errno::ENOTEMPTY));
+}
+
+#[test]
+fn mounts_hide_bind_move_and_are_busy() {
+    let w = World::new();
+    for d in ["a", "b", "c", "a/in"] {
+        w.mkdir(d).unwrap();
+    }
+    w.mount("a", 0, None, Some("tmpfs"), "mode=755").unwrap();
+    assert_eq!(w.stat("a/in").map(|_| ()), Err(Errno::ENOENT));
+    w.mkdir("a/x").unwrap();
+    w.write("a/x/f", b"1").unwrap();
+    // `..` leaves a mount.
+    assert_eq!(w.stat("a/x/../..").unwrap().ino, w.stat("/").unwrap().ino);
+    assert_eq!(w.rmdir("a"), Err(Errno::EBUSY));
+    w.mount("b", g::MS_BIND, Some("a/x"), None, "").unwrap();
+    assert_eq!(w.link("b/f", "a/hard"), Err(Errno::EXDEV));
+    w.mount("b", g::MS_REMOUNT | g::MS_BIND | g::MS_RDONLY, None, None, "").unwrap();
+    assert_eq!(w.write("b/f", b"2"), Err(Errno::EROFS));
+    assert_eq!(w.mkdir("b/f"), Err(Errno::EEXIST));
+    assert_eq!(w.write("a/x/f", b"2"), Ok(1));
+    w.mount("c", g::MS_MOVE, Some("a"), None, "").unwrap();
+    assert!(w.stat("a/in").is_ok());
+    vfs::chdir(&w.fs, &w.cred, w.path("c/x").unwrap()).unwrap();
+    assert_eq!(w.pwd(), "/c/x");
+    assert_eq!(w.umount("/c", 0), Err(Errno::EBUSY));
+    vfs::chdir(&w.fs, &w.cred, w.path("/").unwrap()).unwrap();
+    assert_eq!(w.umount("/c", 0), Ok(()));
+    let open = w.open("b/f", g::O_RDONLY).unwrap();
+    assert_eq!(w.umount("b", g::MNT_DETACH), Ok(()));
+    assert_eq!(read_all(&open).unwrap(), b"2");
+    assert_eq!(w.umount("/", 0), Err(Errno::EBUSY));
+}
+
+#[test]
+fn a_running_program_denies_writers_and_names_can_be_listed() {
+    let w = World::new();
+    w.write("prog", b"elf").unwrap();
+    w.chmod("prog", 0o755).unwrap();
+    let running = vfs::open_exec(&w.cx(), None, b"prog", LookupFlags::FOLLOW).unwrap();
+    assert_eq!(w.write("prog", b"x"), Err(Errno::ETXTBSY));
+    drop(running);
+    assert_eq!(w.write("prog", b"x"), Ok(1));
+    assert_eq!(w.list(".").unwrap(), [".", "..", "prog"]);
+    let t = FdTable::new().unwrap();
+    assert_eq!(t.install(w.open("prog", g::O_RDONLY).unwrap(), false, 0, 4), Ok(Fd(0)));
+}
