@@ -28,6 +28,7 @@ extern "C" fn linnet_main() -> ! {
     start::power(&tree);
     start::or_stop("scheduler", sched::init_boot_cpu());
     start::or_stop("interrupt controller", gic::init(&tree));
+    start::console::panic_hooks();
     start::or_stop("timer", start::interrupts(&tree));
     arch::irq::enable();
 

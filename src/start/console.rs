@@ -21,3 +21,19 @@ pub(crate) fn early() {
 pub(crate) fn levels(options: &Options<'_>) {
     klog::set_console_level(options.console_level());
 }
+
+/// What a fatal report adds, and how it reaches the other CPUs.
+static HOOKS: arch::panic::Hooks = arch::panic::Hooks {
+    write: |text| arch::early_console::write_bytes(text.as_bytes()),
+    interrupt_others: || {
+        let others = arch::cpu::online().without(arch::cpu::id());
+        device::irq::send(others, device::irq::Ipi::Stop);
+    },
+    more: || {},
+    finish: || {},
+};
+
+/// From here on a panic stops the other CPUs by an interrupt.
+pub(crate) fn panic_hooks() {
+    arch::panic::set_hooks(&HOOKS);
+}

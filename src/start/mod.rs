@@ -1,6 +1,7 @@
 //! The steps of the boot, one function each; `main.rs` has their order.
 
 pub(crate) mod console;
+mod initrd;
 pub(crate) mod user;
 
 use abi::{CpuId, Errno, MAX_CPUS, Result};
@@ -119,7 +120,6 @@ const VIRTUAL_TIMER: usize = 2;
 /// The interrupts that the kernel itself needs, for all CPUs, and this CPU's part of them.
 pub(crate) fn interrupts(tree: &Tree<'_>) -> Result {
     sched::set_ipi(device::irq::ipi_sender());
-    sched::set_user_probe(arch::irq::interrupted_user);
     device::irq::set_ipi_handler(Ipi::Call, sched::smp::run_calls);
     device::irq::set_ipi_handler(Ipi::Stop, || {
         arch::panic::stop_this_cpu();

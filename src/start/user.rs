@@ -1,7 +1,7 @@
 //! The second half of the boot, in PID 1's thread: file systems, drivers, the initial RAM disk, and
 //! the first program.
 
-use super::Text;
+use super::{Text, initrd::Initrd};
 use abi::Result;
 use arch::boot::PhysRange;
 use boot::cmdline;
@@ -95,13 +95,20 @@ fn unpack() {
         return;
     };
     log::info!("Unpacking initramfs ({}K)...", range.len() >> 10);
-    let result = initramfs::unpack(&root, &range);
+    let result = match Initrd::new(range) {
+        Ok(mut input) => initramfs::unpack(&mut input, &root),
+        Err(e) => {
+            log::error!("initrd: {}", abi::Errno::from(e));
+            return;
+        }
+    };
     match result {
-        Ok(done) => log::info!("initramfs: {} files, {}K", done.files, done.bytes >> 10),
+        Ok(done) => log::info!("initramfs: {} entries, {}K", done.entries, done.bytes >> 10),
         Err(e) => log::error!("Initramfs unpacking failed: {e}"),
     }
-    let freed = frames::free_reserved(range);
-    log::info!("Freeing initrd memory: {}K", freed * 4);
+    // What the unpacker did not reach, too.
+    frames::free_reserved(range);
+    log::info!("Freeing initrd memory: {}K", range.len() >> 10);
 }
 
 /// The standard files of PID 1.

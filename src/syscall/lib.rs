@@ -30,6 +30,7 @@ mod table;
 mod times;
 
 pub use args::{FromWord, IntoReturn};
+pub use system::VERSION;
 
 use abi::Errno;
 use arch::UserRegs;
