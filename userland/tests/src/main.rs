@@ -12,9 +12,12 @@
 mod check;
 mod cpu;
 mod dirs;
+mod elf;
+mod entry;
 mod exec;
 mod faults;
 mod fcntl;
+mod first;
 mod futex;
 mod hostile;
 mod ids;
@@ -48,6 +51,7 @@ const GROUPS: &[&[Case]] = &[
     faults::CASES,
     process::CASES,
     exec::CASES,
+    elf::CASES,
     jobs::CASES,
     threads::CASES,
     futex::CASES,
@@ -57,6 +61,8 @@ const GROUPS: &[&[Case]] = &[
     proc::CASES,
     system::CASES,
     cpu::CASES,
+    entry::CASES,
+    first::CASES,
     hostile::CASES,
 ];
 
