@@ -32,6 +32,9 @@ def machine_checks(group, machine, with_userland=False, stress=0):
             group.line(False, 'prompt', f'{failure}\n{console.tail()}')
             return
         for check in checks:
+            for verdict, name in console.cases:
+                group.report.record(f'user:{name}', verdict == 'ok')
+            console.cases = []
             try:
                 check(console, machine)
                 group.line(True, check.__name__)

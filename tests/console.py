@@ -27,6 +27,7 @@ class Console:
         self.log_path = log_path
         self.seen = b''      # everything so far
         self.at = 0          # where the next expect starts
+        self.cases = []      # (ok or not ok, name) of the user-space tests that ran here
         self.qemu = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         os.set_blocking(self.qemu.stdin.fileno(), False)
 
@@ -122,3 +123,17 @@ class Console:
         while self._more(until):
             pass
         return self.qemu.wait(timeout=30)
+
+
+def want(condition, text):
+    if not condition:
+        raise Failure(text)
+
+
+def good(console, command, pattern=None, limit=None):
+    """Runs a command that must end with status 0, and whose output must match."""
+    output, status = console.run(command, limit)
+    want(status == 0, f'{command!r} has status {status}: {output[-300:]!r}')
+    if pattern is not None:
+        want(re.search(pattern, output), f'{command!r} prints {output[-300:]!r}, without {pattern!r}')
+    return output

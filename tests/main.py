@@ -3,16 +3,19 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import boot
+import boots
 import matrix
 from machine import OUT, ROOT, Machine
 from report import Group, Report
 
 STATE = os.path.join(OUT, 'matrix.json')
+RESULTS = os.path.join(ROOT, 'tests', 'results.tsv')
 AT_ONCE = 2
 
 
@@ -30,7 +33,8 @@ def step(report, name, command, limit=1800, shell_text=None):
 
 
 def host_checks(report):
-    good, text = step(report, 'host: cargo test', None, shell_text='cargo test -q')
+    _, text = step(report, 'host: cargo test', None, shell_text='cargo test')
+    record_host_tests(report, text)
     step(report, 'host: clippy', None, shell_text='cargo clippy -q --all-targets -- -D warnings')
     _, text = step(report, 'host: lint tables and unsafe', ['scripts/check-lints'])
     for line in text.splitlines():
@@ -39,6 +43,17 @@ def host_checks(report):
     step(report, 'host: allocation is fallible', ['scripts/check-fallible'])
     step(report, 'host: coverage page', ['scripts/coverage', '--check'])
     step(report, 'host: system call page', ['scripts/syscalls-doc', '--check'])
+
+
+def record_host_tests(report, text):
+    """Outcomes of the unit tests: cargo names the binary of a crate, then its tests."""
+    crate = ''
+    for line in text.splitlines():
+        if match := re.search(r'Running .*/deps/(\w+)-[0-9a-f]+\)', line):
+            crate = match.group(1)
+        elif match := re.match(r'test (\S+)(?: - should panic)? \.\.\. (ok|FAILED)$', line):
+            path = [part for part in match.group(1).split('::') if part != 'tests']
+            report.record('::'.join([f'host:{crate}', *path]), match.group(2) == 'ok')
 
 
 def build(report, *words):
@@ -101,6 +116,7 @@ def run_quick(report, stress):
     jobs = [lambda machine=machine: run_machine(report, machine, with_userland=machine.smp == 4 and machine.board == 'virt')
             for machine in matrix.QUICK]
     jobs.append(lambda: boot.odd_boots(Group(report, 'boot'), odd))
+    jobs.append(lambda: boots.own_boots(Group(report, 'rows'), odd))
     jobs.append(lambda: static_core(report))
     if stress:
         jobs.append(lambda: run_machine(report, Machine(profile='debug', append='stress'), stress=stress))
@@ -113,6 +129,16 @@ def run_linux(report):
     machine = Machine(linux=True)
     run_machine(report, machine, with_userland=True)
     boot.odd_boots(Group(report, 'boot linux'), machine.with_(smp=2))
+    boots.own_boots(Group(report, 'rows linux'), machine.with_(smp=2))
+
+
+def save(report, record):
+    """What each test gave, into the build directory; with `record` for docs/coverage.md too."""
+    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    report.save(os.path.join(OUT, 'results.tsv'), f'of {commit or "an unknown state"}')
+    if record:
+        report.save(RESULTS, f'of {commit or "an unknown state"}')
+        subprocess.run(['scripts/coverage'], cwd=ROOT, check=False)
 
 
 def main():
@@ -123,6 +149,7 @@ def main():
     parser.add_argument('--host', action='store_true')
     parser.add_argument('--boot', action='store_true')
     parser.add_argument('--stress', type=int, default=60)
+    parser.add_argument('--record', action='store_true')
     options = parser.parse_args()
     report = Report()
     if options.linux:
@@ -135,6 +162,7 @@ def main():
         if options.all:
             run_matrix(report, options.fresh)
         run_quick(report, options.stress)
+    save(report, options.record)
     return report.close()
 
 

@@ -1,4 +1,5 @@
 """One line for each check, and the last line of the whole run."""
+import os
 import sys
 import threading
 import time
@@ -8,6 +9,7 @@ class Report:
     def __init__(self):
         self.passed = self.failed = 0
         self.lock = threading.Lock()
+        self.results = {}  # test as tests/coverage.tsv names it: whether it passed wherever it ran
         self.start = time.monotonic()
 
     def line(self, good, name, why=''):
@@ -18,6 +20,19 @@ class Report:
                 self.failed += 1
             print(f'{"ok" if good else "not ok"} {name}' + (f': {why}' if why else ''), flush=True)
         return good
+
+    def record(self, test, good):
+        """Keeps the outcome of a test under its name in tests/coverage.tsv."""
+        with self.lock:
+            self.results[test] = self.results.get(test, True) and good
+
+    def save(self, path, title):
+        """Writes what was recorded; `scripts/coverage` shows it."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, 'w') as file:
+            file.write(f'# {title}\n')
+            for test, good in sorted(self.results.items()):
+                file.write(f'{test}\t{"passed" if good else "failed"}\n')
 
     def note(self, text):
         with self.lock:
@@ -40,6 +55,7 @@ class Group:
     def line(self, good, what, why=''):
         self.good &= good
         self.lines.append((good, what, why))
+        self.report.record('boot:' + what.replace(' ', '_'), good)
         self.report.line(good, f'[{self.name}] {what}', why)
 
 

@@ -2,21 +2,8 @@
 import hashlib
 import re
 
-from console import Failure
-
-
-def want(condition, text):
-    if not condition:
-        raise Failure(text)
-
-
-def good(console, command, pattern=None, limit=None):
-    """Runs a command that must end with status 0, and whose output must match."""
-    output, status = console.run(command, limit)
-    want(status == 0, f'{command!r} has status {status}: {output[-300:]!r}')
-    if pattern is not None:
-        want(re.search(pattern, output), f'{command!r} prints {output[-300:]!r}, without {pattern!r}')
-    return output
+import rows
+from console import Failure, good, want
 
 
 def uname(console, machine):
@@ -180,6 +167,7 @@ def free_memory(console):
 
 def userland(console, machine):
     output, _ = console.run('/bin/linnet-tests', limit=1800)
+    console.cases = re.findall(r'^(ok|not ok) (\w+::\w+)', output, re.M)
     bad = re.findall(r'^not ok .*$', output, re.M)
     want(not bad and re.search(r'test-userland: \d+ passed, 0 failed', output), '; '.join(bad)[:2000] or output[-500:])
 
@@ -206,6 +194,6 @@ RASPI_CHECKS = [cpuinfo, three_stages, hundred_at_once, no_complaint]
 
 def checks_for(machine, with_userland):
     if machine.board == 'raspi4b':
-        return RASPI_CHECKS
-    return (PROMPT_CHECKS + (RELEASE_CHECKS if machine.profile == 'release' else [])
+        return rows.RASPI_CHECKS + RASPI_CHECKS
+    return (rows.CHECKS + PROMPT_CHECKS + (RELEASE_CHECKS if machine.profile == 'release' else [])
             + ([userland] if with_userland else []) + CLOSING_CHECKS)

@@ -1,0 +1,174 @@
+"""Boots that a single requirement needs (tests/coverage.tsv names them): images, initrds and
+registers that are changed on purpose.
+
+usage: python3 tests/boots.py [--linux] [NAME...]   these, or all, and the checks of rows.py"""
+import os
+import struct
+import sys
+import tempfile
+
+import boot
+import rows
+import shell
+from console import Console, Failure, Hang, good, want
+from gdb import PC, PSTATE, SP, Stub
+from machine import CACHE, Machine
+from report import Group, Report
+
+
+def nonzero_boot_arguments(group, machine):
+    """A boot loader that leaves something in x1 is reported, and the boot goes on."""
+    with open(machine.image(), 'rb') as file:
+        image = bytearray(file.read())
+    code = struct.unpack_from('<I', image, 0)[0]
+    if code >> 26 == 5:
+        # The branch moves behind the new first instruction.
+        struct.pack_into('<I', image, 4, code - 1)
+    struct.pack_into('<I', image, 0, 0xd2800021)  # mov x1, #1
+    with tempfile.TemporaryDirectory(prefix='linnet-rows.') as directory:
+        path = boot.write(directory, 'Image', image)
+        expect_log(group, 'nonzero_boot_arguments', machine.with_(image_path=path), r'x1-x3 nonzero in violation of boot protocol')
+
+
+def expect_log(group, what, machine, *patterns):
+    """Boots to the prompt, where the log must match; then powers off."""
+    with Console(machine.command(), boot.log_path(f'{group.name} {what}'), boot.LIMIT) as console:
+        try:
+            console.prompt()
+            for pattern in patterns:
+                good(console, 'dmesg', pattern)
+            shell.power_off(console, machine)
+            group.line(True, what)
+        except Failure as failure:
+            group.line(False, what, f'{failure}\n{console.tail()}')
+
+
+def quiet_console(group, machine):
+    """`quiet` keeps the console free of what the log has all the same."""
+    what = 'quiet_console'
+    with Console(machine.with_(append='quiet').command(), boot.log_path(f'{group.name} {what}'), boot.LIMIT) as console:
+        try:
+            console.prompt()
+            text = console.seen.decode('utf-8', 'replace')
+            want('Machine model' not in text, 'the console shows informational lines')
+            good(console, 'dmesg', r'Machine model')
+            shell.power_off(console, machine)
+            group.line(True, what)
+        except Failure as failure:
+            group.line(False, what, f'{failure}\n{console.tail()}')
+
+
+def on_first_cpu(group, what, machine, change, *patterns):
+    """Stops the machine at its prompt with its first CPU in the kernel, changes registers there, and
+    waits for what the kernel says."""
+    with tempfile.TemporaryDirectory(prefix='linnet-gdb.') as directory:
+        path = os.path.join(directory, 'gdb')
+        with Console(machine.command() + Stub.option(path), boot.log_path(f'{group.name} {what}'), boot.LIMIT) as console:
+            try:
+                console.prompt()
+                with Stub(path) as stub:
+                    for _ in range(1000):
+                        if stub.read(PSTATE) & 0xf == 5:
+                            break
+                        stub.go()
+                        stub.stop()
+                    else:
+                        raise Hang('the CPU is never seen in the kernel')
+                    change(stub)
+                    stub.go()
+                    # Whatever the CPU waits for comes.
+                    console.send('\n')
+                    for pattern in patterns:
+                        console.expect(pattern)
+                group.line(True, what)
+            except (Failure, OSError) as failure:
+                group.line(False, what, f'{failure}\n{console.tail()}')
+
+
+def kernel_stack_overflow(group, machine):
+    """A CPU whose stack pointer is below its stack says so, with a backtrace, on another stack."""
+    def change(stub):
+        # Stacks of 16 KiB are aligned to 32 KiB.
+        stub.write(SP, (stub.read(SP) & ~0x7fff) - 64)
+    patterns = [r'(?i)Insufficient stack space|stack overflow', r'(?i)(Comm:|thread|task).*|x29', r'(?i)call trace|backtrace']
+    on_first_cpu(group, 'kernel_stack_overflow', machine.with_(smp=1), change, *patterns)
+
+
+def kernel_wild_jump(group, machine):
+    """A jump into nothing in the kernel is reported with syndrome, registers and backtrace."""
+    def change(stub):
+        stub.write(PC, 0x7fff_dead_0000)
+    patterns = [r'(?i)unable to handle|instruction abort', r'(?i)ESR', r'(?i)x29|x28']
+    on_first_cpu(group, 'kernel_wild_jump', machine.with_(smp=1), change, *patterns)
+
+
+SCRIPT = b'#!/bin/busybox sh\necho "this is $0 with $#: $*"\n/bin/busybox poweroff -f\n'
+
+
+def init_search(group, machine):
+    """Each candidate is found when those before it cannot run; with none there is a clear message."""
+    busybox = os.environ.get('LINNET_BUSYBOX') or os.path.join(CACHE, 'busybox', 'bin', 'busybox')
+    with tempfile.TemporaryDirectory(prefix='linnet-init.') as directory:
+        # /init exists but cannot run: a root file system in memory stays the root.
+        bad = boot.write(directory, 'bad', b'no program\n')
+        script = boot.write(directory, 'script', SCRIPT)
+        base = ['dir,dev,755', 'char,dev/console,600,5,1', 'dir,bin,755', 'dir,sbin,755', 'dir,etc,755', f'file,bin/busybox,755,{busybox}',
+                f'file,init,755,{bad}']
+
+        def expect(name, append, pattern, *entries):
+            what = f'init_search_{name}'
+            archive = boot.archive(directory, f'{what}.cpio', *base, *entries)
+            given = machine.with_(initrd=archive, append=append)
+            with Console(given.command(), boot.log_path(f'{group.name} {what}'), boot.LIMIT) as console:
+                try:
+                    console.expect(pattern)
+                    return True
+                except Failure as failure:
+                    group.line(False, 'init_search', f'{name}: {failure}\n{console.tail()}')
+                    return False
+
+        files = ['sbin/init', 'etc/init', 'bin/init', 'bin/sh']
+        every = [f'file,{path},755,{script}' for path in files]
+        done = all(expect(path.replace('/', '_'), '', rf'this is /{path} with 0', *every[index:]) for index, path in enumerate(files))
+        done = done and expect('named', 'init=/etc/own', r'this is /etc/own with 0', f'file,etc/own,755,{script}', *every)
+        done = done and expect('rd_named', 'rdinit=/etc/own', r'this is /etc/own with 0', f'file,etc/own,755,{script}', *every)
+        done = done and expect('words', 'strange NAME=value', r'this is /sbin/init with 1: strange', *every)
+        done = done and expect('none', '', r'(?i)no working init')
+        if done:
+            group.line(True, 'init_search')
+
+
+BOOTS = [nonzero_boot_arguments, quiet_console, kernel_stack_overflow, kernel_wild_jump, init_search]
+
+
+def own_boots(group, machine):
+    """All boots of this file."""
+    for each in BOOTS:
+        each(group, machine)
+
+
+def main():
+    words = sys.argv[1:]
+    linux = '--linux' in words
+    names = [word for word in words if not word.startswith('-')]
+    report = Report()
+    machine = Machine(linux=linux, smp=2)
+    group = Group(report, 'rows linux' if linux else 'rows')
+    for each in BOOTS:
+        if not names or each.__name__ in names:
+            each(group, machine)
+    chosen = [check for check in rows.CHECKS if not names or check.__name__ in names]
+    if chosen:
+        with Console(machine.command(), boot.log_path(group.name), boot.LIMIT) as console:
+            console.prompt()
+            for check in chosen:
+                try:
+                    check(console, machine)
+                    group.line(True, check.__name__)
+                except Failure as failure:
+                    group.line(False, check.__name__, f'{failure}\n{console.tail()}')
+    return report.close()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

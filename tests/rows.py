@@ -1,0 +1,98 @@
+"""Checks at the prompt of single requirements of the boot and the entry code (tests/coverage.tsv
+names them)."""
+import os
+import re
+import struct
+
+from console import Failure, good, want
+
+
+def command_line(console, machine):
+    append = machine.command()[machine.command().index('-append') + 1]
+    output = good(console, 'cat /proc/cmdline')
+    want(output == append + '\n', f'/proc/cmdline is {output!r}, not {append!r}')
+
+
+def entry_level(console, machine):
+    if machine.linux:
+        pattern = {'el1': r'CPU\(s\) started at EL1', 'el2': r'CPU\(s\) started at EL2'}[machine.level]
+    else:
+        pattern = {'el1': r'boot at EL1', 'el2': r'boot at EL2'}[machine.level]
+    good(console, 'dmesg', pattern)
+
+
+def boot_order(console, machine):
+    """Each stage tells of itself once, and in this order."""
+    output = good(console, 'dmesg')
+    stages = [r'Linux version', r'Machine model:', r'Memory: .*K', r'smp: Brought up', r'(?i)unpack\w* .*initramfs', r'Run /init as init']
+    if machine.linux:
+        # Linux tells of the memory before the command line, but of all the others in this order.
+        stages.remove(r'Memory: .*K')
+    at = 0
+    for stage in stages:
+        found = [match.start() for match in re.finditer(stage, output)]
+        want(len(found) == 1, f'{stage!r} appears {len(found)} times in the log')
+        want(found[0] >= at, f'{stage!r} comes too early in the log')
+        at = found[0]
+
+
+def image_header(console, machine):
+    """Documentation/arch/arm64/booting.rst, "Call the kernel image"."""
+    with open(machine.image(), 'rb') as file:
+        head, size = file.read(64), os.fstat(file.fileno()).st_size
+    _, _, _, image_size, flags, zero2, zero3, zero4, magic, _ = struct.unpack('<IIQQQQQQ4sI', head)
+    want(magic == b'ARM\x64', f'the magic number is {magic!r}')
+    want(image_size >= size, f'the image takes {image_size} bytes, its file has {size}')
+    want(flags & 1 == 0 and flags >> 1 & 3 in (0, 1), f'flags {flags:#x}: not little-endian with 4 KiB pages')
+    want(zero2 == zero3 == zero4 == 0, 'reserved fields are not zero')
+
+
+def vector_table(console, machine):
+    """2 KiB-aligned, sixteen entries of 128 bytes, each with code (Arm ARM D1.3.6)."""
+    if machine.linux:
+        return
+    path = os.path.join(os.path.dirname(machine.image()), 'linnet.elf')
+    with open(path, 'rb') as file:
+        elf = file.read()
+    address = symbols(elf)['linnet_vectors']
+    want(address % 2048 == 0, f'the vectors are at {address:#x}')
+    table = loaded(elf, address, 2048)
+    for entry in range(16):
+        first = table[entry * 128:entry * 128 + 4]
+        want(first not in (b'\0\0\0\0', b'\x1f\x20\x03\xd5'), f'vector {entry} has no code')
+
+
+def sections(elf):
+    """Section headers as (type, address, offset, size, link)."""
+    start, size, count = struct.unpack_from('<Q', elf, 40)[0], *struct.unpack_from('<HH', elf, 58)
+    for index in range(count):
+        _, kind, _, address, offset, length, link = struct.unpack_from('<IIQQQQI', elf, start + index * size)
+        yield kind, address, offset, length, link
+
+
+def symbols(elf):
+    every = list(sections(elf))
+    found = {}
+    for kind, _, offset, length, link in every:
+        if kind != 2:  # SHT_SYMTAB
+            continue
+        names = every[link][2]
+        for at in range(offset, offset + length, 24):
+            name, _, _, _, value = struct.unpack_from('<IBBHQ', elf, at)
+            end = elf.index(b'\0', names + name)
+            found[elf[names + name:end].decode('utf-8', 'replace')] = value
+    return found
+
+
+def loaded(elf, address, length):
+    """Bytes at an address of the linked image."""
+    start, size, count = struct.unpack_from('<Q', elf, 32)[0], *struct.unpack_from('<HH', elf, 54)
+    for index in range(count):
+        kind, _, offset, virtual, _, in_file = struct.unpack_from('<IIQQQQ', elf, start + index * size)
+        if kind == 1 and virtual <= address and address + length <= virtual + in_file:
+            return elf[offset + address - virtual:][:length]
+    raise Failure(f'{address:#x} is in no segment')
+
+
+CHECKS = [command_line, entry_level, boot_order, image_header, vector_table]
+RASPI_CHECKS = [command_line, boot_order]
