@@ -40,7 +40,7 @@ extern "C" fn linnet_main() -> ! {
 
 /// Where a secondary CPU arrives, on its idle thread, with interrupts off.
 extern "C" fn secondary_main(cpu: CpuId) -> ! {
-    if let Err(e) = device::irq::init_cpu(cpu).and_then(|()| start::cpu_interrupts()) {
+    if let Err(e) = device::irq::init_cpu(cpu) {
         log::error!("CPU{}: no interrupts: {e}", cpu.0);
     }
     sched::init_secondary(cpu);

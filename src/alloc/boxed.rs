@@ -32,6 +32,19 @@ impl<T> KBox<T> {
         Ok(Self { ptr, _owns: PhantomData })
     }
 
+    /// The default value, built where it will be: for types too large for the stack (as far as
+    /// the optimiser goes along).
+    #[inline(always)]
+    pub fn try_new_default() -> Result<Self, AllocError>
+    where
+        T: Default,
+    {
+        let ptr = raw::allocate(Layout::new::<T>())?.cast::<T>();
+        // SAFETY: fresh memory of T's layout.
+        unsafe { ptr.as_ptr().write(T::default()) };
+        Ok(Self { ptr, _owns: PhantomData })
+    }
+
     /// A `T` whose bytes are all zero, without a copy of it on the stack.
     ///
     /// # Safety

@@ -13,7 +13,6 @@ use device::{
     irq::{Handled, Ipi, IrqHandler},
 };
 use kalloc::karc_dyn;
-use sync::Once;
 
 /// Ends the boot with a message when a step failed without which there is no system.
 pub(crate) fn or_stop<T, E: fmt::Display>(what: &str, result: core::result::Result<T, E>) -> T {
@@ -102,9 +101,6 @@ pub(crate) fn power(tree: &Tree<'_>) {
     }
 }
 
-/// The timer's interrupt, requested once for all CPUs.
-static TIMER: Once<device::irq::Irq> = Once::new();
-
 struct TimerInterrupt;
 
 impl IrqHandler for TimerInterrupt {
@@ -117,7 +113,7 @@ impl IrqHandler for TimerInterrupt {
 /// Which of the timer node's interrupts is the virtual timer's (bindings/timer/arm,arch_timer.yaml).
 const VIRTUAL_TIMER: usize = 2;
 
-/// The interrupts that the kernel itself needs, for all CPUs, and this CPU's part of them.
+/// The interrupts that the kernel itself needs.
 pub(crate) fn interrupts(tree: &Tree<'_>) -> Result {
     sched::set_ipi(device::irq::ipi_sender());
     device::irq::set_ipi_handler(Ipi::Call, sched::smp::run_calls);
@@ -131,14 +127,8 @@ pub(crate) fn interrupts(tree: &Tree<'_>) -> Result {
         .ok_or(Errno::ENODEV)?;
     let spec = node.interrupts(VIRTUAL_TIMER).ok_or(Errno::ENODEV)?;
     let irq = device::irq::map(&spec)?;
-    device::irq::request_percpu(irq, "arch_timer", karc_dyn!(TimerInterrupt => dyn IrqHandler)?)?;
-    TIMER.call_once(|| irq);
-    cpu_interrupts()
-}
-
-/// Lets this CPU's own interrupts through.
-pub(crate) fn cpu_interrupts() -> Result {
-    device::irq::enable(*TIMER.get().ok_or(Errno::ENODEV)?)
+    // Each CPU that comes up later lets it through for itself.
+    device::irq::request_percpu(irq, "arch_timer", karc_dyn!(TimerInterrupt => dyn IrqHandler)?)
 }
 
 /// Starts the other CPUs. One that does not come up is reported and left out.

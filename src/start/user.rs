@@ -39,7 +39,6 @@ pub(crate) fn spawn(initrd: Option<PhysRange>) -> Result {
 
 fn vfs_init() -> Result {
     tmpfs::init()?;
-    devtmpfs::init()?;
     procfs::init()?;
     ipc::init();
     Ok(())
@@ -57,6 +56,9 @@ fn main() {
     }
     tty::console::parse(line);
     tty::set_job_control(&process::JobControl);
+    if let Err(e) = devtmpfs::init() {
+        log::error!("devtmpfs: {e}");
+    }
     if let Err(e) = tty::init() {
         log::error!("tty: {e}");
     }

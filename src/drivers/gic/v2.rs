@@ -2,7 +2,7 @@
 //! its own.
 
 use crate::{PRIORITY, PRIORITY_MASK, SPECIAL, SPI, arm_trigger, int_id, translate, window};
-use abi::{CpuId, CpuMask, Errno, Result};
+use abi::{CpuId, CpuMask, Errno, MAX_CPUS, Result};
 use arm_gic::{
     InterruptGroup,
     gicv2::{SgiTarget, SgiTargetListFilter},
@@ -13,9 +13,9 @@ use device::{
     irq::{Acked, HwIrq, Ipi, IrqChip, Trigger},
     mmio::{At, barrier},
 };
-use kalloc::{KArc, karc_dyn};
+use kalloc::{KArc, KVec, karc_dyn};
 use sync::{
-    LockClass, PerCpu, SpinLock, per_cpu,
+    LockClass, SpinLock,
     atomic::{AtomicU8, Ordering::Relaxed},
 };
 use tock_registers::interfaces::{Readable, Writeable};
@@ -42,7 +42,7 @@ struct Gic {
     /// Serialises changes of registers that several interrupts share.
     config: SpinLock<()>,
     /// The bit by which the distributor knows each CPU; 0 until it came up.
-    targets: PerCpu<AtomicU8>,
+    targets: KVec<AtomicU8>,
 }
 
 pub(crate) fn probe(node: &Node<'_>) -> Result<KArc<dyn IrqChip>> {
@@ -73,11 +73,11 @@ impl Gic {
             dist.reg(GICD_ITARGETSR.nth(word)).set(u32::from_ne_bytes([cpu_mask; 4]));
         }
         regs.shared().enable_group0(true);
-        Ok(Self { regs, count, config: SpinLock::new((), &GIC), targets: per_cpu!(AtomicU8::new(0)) })
+        Ok(Self { regs, count, config: SpinLock::new((), &GIC), targets: KVec::try_from_iter((0..MAX_CPUS).map(|_| AtomicU8::new(0)))? })
     }
 
     fn targets(&self, cpus: CpuMask) -> u8 {
-        cpus.iter().fold(0, |mask, cpu| mask | self.targets.get(cpu).load(Relaxed))
+        cpus.iter().fold(0, |mask, cpu| mask | self.targets.get(cpu.index()).map_or(0, |t| t.load(Relaxed)))
     }
 }
 
@@ -167,7 +167,7 @@ impl IrqChip for Gic {
     }
 
     fn init_cpu(&self, cpu: CpuId) -> Result {
-        self.targets.get(cpu).store(own_target(&self.regs), Relaxed);
+        self.targets.get(cpu.index()).ok_or(Errno::EINVAL)?.store(own_target(&self.regs), Relaxed);
         let dist = self.regs.dist_regs();
         dist.reg(GICD_ICACTIVER).set(u32::MAX);
         // Private interrupts off until they are asked for, software-generated ones on.

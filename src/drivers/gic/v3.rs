@@ -2,7 +2,7 @@
 //! system registers, routing by affinity.
 
 use crate::{PRIORITY, PRIORITY_MASK, SPECIAL, SPI, arm_trigger, int_id, translate, window};
-use abi::{CpuId, CpuMask, Errno, Result};
+use abi::{CpuId, CpuMask, Errno, MAX_CPUS, Result};
 use arm_gic::{IntId, gicv3::GicError};
 use device::{
     dt::Node,
@@ -11,7 +11,7 @@ use device::{
     mmio::barrier,
 };
 use kalloc::{KArc, KVec, karc_dyn};
-use sync::{LockClass, Once, PerCpu, SpinLock, per_cpu};
+use sync::{LockClass, Once, SpinLock};
 
 static GIC: LockClass = LockClass::new("gicv3", 1460);
 
@@ -25,7 +25,7 @@ struct Gic {
     /// What is shared, and the redistributors: configuration is rare, one lock serves.
     regs: SpinLock<V3>,
     /// Which redistributor is whose, once the CPU came up.
-    frames: PerCpu<Once<Frame>>,
+    frames: KVec<Once<Frame>>,
 }
 
 pub(crate) fn probe(node: &Node<'_>) -> Result<KArc<dyn IrqChip>> {
@@ -60,7 +60,12 @@ impl Gic {
             dist.set_interrupt_priority(id, PRIORITY).map_err(einval)?;
             dist.set_routing(id, Some(here)).map_err(einval)?;
         }
-        Ok(Self { count, regs: SpinLock::new(regs, &GIC), frames: per_cpu!(Once::new()) })
+        Ok(Self { count, regs: SpinLock::new(regs, &GIC), frames: KVec::try_from_iter((0..MAX_CPUS).map(|_| Once::new()))? })
+    }
+
+    /// The redistributor of a CPU, once it came up.
+    fn frame(&self, cpu: CpuId) -> Option<&Frame> {
+        self.frames.get(cpu.index())?.get()
     }
 
     fn enable(&self, hw: HwIrq, on: bool) {
@@ -73,7 +78,7 @@ impl Gic {
             if !on {
                 dist.wait_for_pending_write();
             }
-        } else if let Some(frame) = self.frames.this_unpinned().get()
+        } else if let Some(frame) = self.frame(arch::cpu::id())
             && let Ok(mut redist) = regs.redistributor(*frame)
         {
             let _ = redist.enable_interrupt(id, on);
@@ -131,7 +136,7 @@ impl IrqChip for Gic {
 
     fn set_affinity(&self, hw: HwIrq, cpus: CpuMask) -> Result {
         let id = int_id(hw).filter(|_| (SPI..self.count).contains(&hw.0)).ok_or(Errno::EINVAL)?;
-        let cpu = cpus.iter().find(|c| self.frames.get(*c).get().is_some()).ok_or(Errno::EINVAL)?;
+        let cpu = cpus.iter().find(|c| self.frame(*c).is_some()).ok_or(Errno::EINVAL)?;
         let route = arch::cpu::mpidr(cpu) & AFFINITY;
         self.regs.lock_irq().distributor().set_routing(id, Some(route)).map_err(einval)
     }
@@ -149,7 +154,7 @@ impl IrqChip for Gic {
         let mpidr = arch::cpu::mpidr(cpu);
         let mut regs = self.regs.lock_irq();
         let frame = regs.find(mpidr).ok_or(Errno::ENODEV)?;
-        self.frames.get(cpu).call_once(|| frame);
+        self.frames.get(cpu.index()).ok_or(Errno::EINVAL)?.call_once(|| frame);
         let mut redist = regs.redistributor(frame)?;
         redist.power_on();
         // The error says that it was awake.

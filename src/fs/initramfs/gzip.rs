@@ -15,10 +15,10 @@ const FLAG_COMMENT: u8 = 16;
 /// Bits that must be zero.
 const FLAG_RESERVED: u8 = 0xe0;
 
-/// In a function of its own: the value passes over the stack, which is free here.
+/// In a function of its own: should the value pass over the stack, it is free again afterwards.
 #[inline(never)]
 fn inflater() -> Result<KBox<DecompressorOxide>, AllocError> {
-    KBox::try_new(DecompressorOxide::new())
+    KBox::try_new_default()
 }
 
 fn no_memory(_: AllocError) -> Fault {
