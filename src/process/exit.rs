@@ -151,20 +151,21 @@ fn panic_init_gone(status: u32) -> ! {
 }
 
 pub(crate) fn remove_child(parent: &Process, child: &Process) {
-    parent.links.lock().children.remove(&child.id());
+    let removed = parent.children.lock().remove(&child.id());
+    drop(removed);
 }
 
 /// Moves the children to the nearest living subreaper among the ancestors, or to init.
 fn give_children_away(process: &KArc<Process>) {
     let Some(heir) = heir_of(process) else { return };
     loop {
-        let moved = process.links.lock().children.pop_first_node();
+        let moved = process.children.lock().pop_first_node();
         let Some(node) = moved else { break };
         let child = node.value().clone();
         child.links.lock().parent = Some(KArc::downgrade(&heir));
         // The new parent waits for SIGCHLD children only.
         child.exit_signal.store(g::SIGCHLD, Ordering::Relaxed);
-        heir.links.lock().children.insert_node(node);
+        heir.children.lock().insert_node(node);
         let signal = Signal::new(child.parent_death_signal.load(Ordering::Relaxed));
         if let Some(signal) = signal {
             let _ = crate::signal::send_with_family(&child, SigInfo::kernel(signal));

@@ -107,9 +107,8 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
         blocked,
     })?;
     if !args.has(g::CLONE_VM) || args.has(g::CLONE_VFORK) {
-        *child.alt_stack.lock() = *task.alt_stack.lock();
-    } else {
-        *child.alt_stack.lock() = AltStack::DISABLED;
+        let alt: AltStack = *task.alt_stack.lock();
+        *child.alt_stack.lock() = alt;
     }
     if args.has(g::CLONE_CHILD_CLEARTID) {
         child.clear_child_tid.store(args.child_tid.0, Ordering::Relaxed);
@@ -169,7 +168,7 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
             let parent = parent.filter(|p| p.links.lock().life == Life::Alive).ok_or(Errno::EINVAL)?;
             process.links.lock().parent = Some(KArc::downgrade(&parent));
             if let Some(node) = node {
-                parent.links.lock().children.insert_node(node);
+                parent.children.lock().insert_node(node);
             }
         }
         pid.set_task(Some(KArc::downgrade(&child)));

@@ -35,6 +35,8 @@ use sync::{
 use vfs::{Credentials, FdTable, FsContext};
 
 pub(crate) static FAMILY_CLASS: LockClass = LockClass::new("process.family", 1000);
+/// A parent's list is held while its children's places are looked at, never the other way round.
+pub(crate) static CHILDREN: LockClass = LockClass::new("process.children", 1001);
 pub(crate) static LINKS: LockClass = LockClass::new("process.links", 1002);
 pub(crate) static SIGNALS: LockClass = LockClass::new("process.signals", 1010);
 static TASK_SIGNALS: LockClass = LockClass::new("process.task_signals", 1012);
@@ -121,6 +123,8 @@ pub struct Process {
     pub(crate) actions: RcuArc<Actions>,
     pub(crate) signals: SpinLock<ProcessSignals>,
     pub(crate) links: SpinLock<Links>,
+    /// Children that were not waited for. Changed with [`FAMILY`] held.
+    pub(crate) children: SpinLock<OrdMap<u32, KArc<Process>>>,
     /// Signalled when a child of this process changes state.
     pub(crate) child_events: WaitQueue,
     /// Signalled when a member of the thread group is gone, for exec.
@@ -147,7 +151,6 @@ pub struct Process {
 /// Place in the family tree. Changed with [`FAMILY`] and this lock held, so either suffices to read.
 pub(crate) struct Links {
     pub parent: Option<KWeak<Process>>,
-    pub children: OrdMap<u32, KArc<Process>>,
     /// Set before the process is seen by anyone; `None` only while it is built.
     pub pgrp: Option<KArc<Pid>>,
     pub session: Option<KArc<Session>>,
@@ -245,13 +248,13 @@ impl Process {
             links: SpinLock::new(
                 Links {
                     parent: None,
-                    children: OrdMap::new(),
                     pgrp: Some(spec.pgrp),
                     session: Some(spec.session),
                     life: Life::Alive,
                 },
                 &LINKS,
             ),
+            children: SpinLock::new(OrdMap::new(), &CHILDREN),
             child_events: WaitQueue::new(),
             members_gone: WaitQueue::new(),
             limits: SpinLock::new(spec.limits, &LIMITS),

@@ -87,8 +87,8 @@ fn scan(process: &KArc<Process>, which: Which, options: u32) -> Result<Option<Re
         let _family = FAMILY.lock();
         let mut matching = false;
         let mut found = None;
-        let links = process.links.lock();
-        for (_, child) in links.children.iter() {
+        let children = process.children.lock();
+        for (_, child) in children.iter() {
             if !matches(child, which, options) {
                 continue;
             }
@@ -98,7 +98,7 @@ fn scan(process: &KArc<Process>, which: Which, options: u32) -> Result<Option<Re
                 break;
             }
         }
-        drop(links);
+        drop(children);
         match found {
             Some((child, report)) => {
                 if options & g::WNOWAIT == 0 {

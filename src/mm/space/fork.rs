@@ -19,7 +19,7 @@ impl AddressSpace {
         let child = Self::new()?;
         let writer = self.write();
         {
-            let mut theirs = child.write();
+            let mut theirs = child.writer.lock_nested(1);
             theirs.brk = writer.brk;
         }
         child.set_layout(self.layout());
