@@ -102,7 +102,10 @@ def kernel_wild_jump(group, machine):
     on_first_cpu(group, 'kernel_wild_jump', machine.with_(smp=1), change, *patterns)
 
 
-SCRIPT = b'#!/bin/busybox sh\necho "this is $0 with $#: $*"\n/bin/busybox poweroff -f\n'
+SCRIPT = b'''#!/bin/busybox sh
+echo "this is $0 with $#: $*, HOME=$HOME TERM=$TERM NAME=$NAME"
+/bin/busybox poweroff -f
+'''
 
 
 def init_search(group, machine):
@@ -132,7 +135,7 @@ def init_search(group, machine):
         done = all(expect(path.replace('/', '_'), '', rf'this is /{path} with 0', *every[index:]) for index, path in enumerate(files))
         done = done and expect('named', 'init=/etc/own', r'this is /etc/own with 0', f'file,etc/own,755,{script}', *every)
         done = done and expect('rd_named', 'rdinit=/etc/own', r'this is /etc/own with 0', f'file,etc/own,755,{script}', *every)
-        done = done and expect('words', 'strange NAME=value', r'this is /sbin/init with 1: strange', *every)
+        done = done and expect('words', 'strange NAME=value', r'this is /sbin/init with 1: strange, HOME=/ TERM=linux NAME=value', *every)
         done = done and expect('none', '', r'(?i)no working init')
         if done:
             group.line(True, 'init_search')
