@@ -27,7 +27,8 @@ class Console:
         self.log_path = log_path
         self.seen = b''      # everything so far
         self.at = 0          # where the next expect starts
-        self.cases = []      # (ok or not ok, name) of the user-space tests that ran here
+        self.record = lambda test, good: None  # is told of the user-space tests that run here
+        self.leave_out = []  # user-space tests that are known not to pass here
         self.qemu = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         os.set_blocking(self.qemu.stdin.fileno(), False)
 

@@ -1,9 +1,9 @@
 //! Tests of the system-call interface, as named cases: they run on Linux first and on Linnet then,
 //! and both must pass all of them.
 //!
-//! usage: linnet-tests [-l] [NAME...]
+//! usage: linnet-tests [-l] [-xNAME...] [NAME...]
 //!
-//! `-l` lists the cases; a NAME selects the cases that begin with it. Each case runs in a process
+//! `-l` lists the cases; a NAME selects the cases that begin with it, `-xNAME` leaves one out. Each case runs in a process
 //! and process group of its own, in an empty directory under /tmp, for at most a minute. The
 //! output is one line a case: `ok NAME`, `not ok NAME: why`, `skip NAME: why`; and a closing
 //! `test-userland: N passed, N failed, N skipped`.
@@ -85,10 +85,12 @@ fn main() {
     }
     let list = names.iter().any(|name| name == "-l");
     names.retain(|name| name != "-l");
+    let left_out: Vec<String> = names.extract_if(.., |name| name.starts_with("-x")).map(|name| name[2..].to_owned()).collect();
     let chosen: Vec<&Case> = GROUPS
         .iter()
         .flat_map(|group| group.iter())
         .filter(|case| names.is_empty() || names.iter().any(|name| case.name.starts_with(name.as_str())))
+        .filter(|case| !left_out.iter().any(|name| name == case.name))
         .collect();
     if list {
         chosen.iter().for_each(|case| println!("{}", case.name));
