@@ -10,6 +10,7 @@ import time
 
 BEGIN, END = b'@@begin\r\n', rb'@@(\d+)@@\r\n'
 PROMPT = rb'[/~] # '
+WHOLE = 1200.0  # seconds for a machine with all its checks
 
 
 class Failure(Exception):
@@ -23,6 +24,7 @@ class Hang(Failure):
 class Console:
     def __init__(self, command, log_path, limit=180.0):
         self.limit = limit
+        self.deadline = time.monotonic() + WHOLE  # nothing is waited for behind it
         self.log = open(log_path, 'wb')
         self.log_path = log_path
         self.seen = b''      # everything so far
@@ -51,7 +53,9 @@ class Console:
 
     def _more(self, until):
         """Takes in what the console says next; False when QEMU has ended."""
-        left = until - time.monotonic()
+        left = min(until, self.deadline) - time.monotonic()
+        if left <= 0 and until > self.deadline:
+            raise Hang(f'the machine has had its {WHOLE:.0f} s')
         if left <= 0:
             raise Hang(f'nothing more within {self.limit:.0f} s')
         if not select.select([self.qemu.stdout], [], [], left)[0]:
