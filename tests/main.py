@@ -50,6 +50,9 @@ def loom_models(report):
     _, text = step(report, 'host: loom models', None, shell_text='RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$linnet_target/loom '
                    'CARGO_PROFILE_RELEASE_LTO=off cargo test -p sync -p klog --release --test loom -- --test-threads=1')
     record_host_tests(report, text)
+    _, text = step(report, 'host: models of sleeping', None, shell_text='CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=$linnet_target/loom '
+                   'cargo test -p sched-switch --features model --release --test model -- --test-threads=1')
+    record_host_tests(report, text)
 
 
 def record_host_tests(report, text):
