@@ -99,9 +99,11 @@ impl Tables {
         Ok(moved)
     }
 
-    /// Frees tables that lie in the hole `floor..ceiling` and are empty. `flush` drops what TLBs
-    /// hold of the way there; it runs before any is freed, perhaps several times.
-    pub(crate) fn free_in(&self, floor: u64, ceiling: u64, flush: impl FnMut()) {
-        self.0.free_tables(UserAddr(floor), UserAddr(ceiling), flush);
+    /// Frees tables that lie in the hole `floor..ceiling` and that the unmapping of `start..end` has
+    /// left empty. `flush` drops what TLBs hold of the way there; it runs before any is freed,
+    /// perhaps several times.
+    pub(crate) fn free_in(&self, (floor, ceiling): (u64, u64), (start, end): (u64, u64), flush: impl FnMut()) {
+        let (hole, unmapped) = ((UserAddr(floor), UserAddr(ceiling)), (UserAddr(start), UserAddr(end)));
+        self.0.free_tables(hole, unmapped, flush);
     }
 }

@@ -151,7 +151,7 @@ impl AddressSpace {
         }
         let floor = self.area_before(start).map_or(0, |a| a.end);
         let ceiling = self.area_from(end).map_or(abi::USER_END, |a| a.start);
-        self.table.free_in(floor, ceiling, || self.flush_all());
+        self.table.free_in((floor, ceiling), (start, end), || self.flush_all());
     }
 
     /// Unmaps the pages of a file that an area shows in `[start, end)`: truncation. `private` also

@@ -374,14 +374,15 @@ impl PageTable {
         self.visit_pair(start, child, start, end.0.saturating_sub(start.0), f)
     }
 
-    /// Takes out the tables that lie in `floor..ceiling` as a whole and are empty; how many. If
-    /// there were any, `flush` is called (again for each batch) before they can be used for
+    /// Takes out the tables that lie in the hole `floor..ceiling` as a whole, have a part of
+    /// `start..end` (what was just unmapped: no other table can have become empty), and are empty;
+    /// how many. If there were any, `flush` is called (again for each batch) before they can be used for
     /// anything else: it must make the TLBs forget the range, walk caches included (not last level
     /// only).
-    pub fn free_tables(&self, floor: UserAddr, ceiling: UserAddr, mut flush: impl FnMut()) -> u64 {
+    pub fn free_tables(&self, hole: (UserAddr, UserAddr), unmapped: (UserAddr, UserAddr), mut flush: impl FnMut()) -> u64 {
         let mut all = 0;
         loop {
-            let freed = self.free_table_batch(floor, ceiling, &mut flush);
+            let freed = self.free_table_batch(hole, unmapped, &mut flush);
             all += freed;
             if freed < BATCH as u64 {
                 return all;
@@ -389,7 +390,12 @@ impl PageTable {
         }
     }
 
-    fn free_table_batch(&self, floor: UserAddr, ceiling: UserAddr, flush: &mut impl FnMut()) -> u64 {
+    fn free_table_batch(
+        &self,
+        (floor, ceiling): (UserAddr, UserAddr),
+        (start, stop): (UserAddr, UserAddr),
+        flush: &mut impl FnMut(),
+    ) -> u64 {
         /// Tables that were taken out, until they are flushed.
         struct Gone([Option<Table>; BATCH], usize);
         let mut gone = Gone([None; BATCH], 0);
@@ -397,8 +403,10 @@ impl PageTable {
         // Level 3 first, then those above, which may have become empty.
         for level in [2u8, 1, 0] {
             let step = span(level);
-            let Some(mut at) = floor.0.checked_next_multiple_of(step) else { continue };
-            let end = ceiling.0.min(USER_END) & !(step - 1);
+            let Some(low) = floor.0.checked_next_multiple_of(step) else { continue };
+            let mut at = low.max(start.0 & !(step - 1));
+            let high = stop.0.checked_next_multiple_of(step).unwrap_or(u64::MAX);
+            let end = (ceiling.0.min(USER_END) & !(step - 1)).min(high);
             while at < end && gone.1 < gone.0.len() {
                 match self.unlink_table(at, level) {
                     Ok(t) => {
@@ -683,10 +691,10 @@ mod tests {
         pt.unmap_range(UserAddr(LEAF_SPAN), UserAddr(1 << 41), |_, _, _| ());
         let mut flushed = 0;
         // A hole that covers the second table in part only.
-        assert_eq!(pt.free_tables(UserAddr(LEAF_SPAN + 4096), UserAddr(2 * LEAF_SPAN), || flushed += 1), 0);
+        assert_eq!(pt.free_tables((UserAddr(LEAF_SPAN + 4096), UserAddr(2 * LEAF_SPAN)), (UserAddr(LEAF_SPAN + 4096), UserAddr(2 * LEAF_SPAN)), || flushed += 1), 0);
         assert_eq!(flushed, 0);
         // Two leaves, and at 1 << 40 a leaf with both tables above it.
-        assert_eq!(pt.free_tables(UserAddr(4096), UserAddr(USER_END), || flushed += 1), 5);
+        assert_eq!(pt.free_tables((UserAddr(4096), UserAddr(USER_END)), (UserAddr(4096), UserAddr(USER_END)), || flushed += 1), 5);
         assert_eq!(flushed, 1);
         assert!(pt.walk(UserAddr(0)).is_present());
         assert_eq!(pt.table_bytes(), 4 * 4096);
@@ -724,7 +732,7 @@ mod tests {
                             let want: Vec<_> = m.range(page..page + len).map(|(p, (t, _))| (*p, *t)).collect();
                             m.retain(|p, _| *p < page || *p >= page + len);
                             prop_assert_eq!(got, want);
-                            pt.free_tables(a, end, || ());
+                            pt.free_tables((a, end), (a, end), || ());
                         }
                         3 => {
                             pt.protect_range(a, end, |_, p| p.with(pte::AP_RO));
@@ -798,7 +806,7 @@ mod tests {
                 assert!(pt.walk(a).is_present());
                 pt.unmap_range(a, a.add(4096), |_, _, f| drop(f));
                 assert!(pt.walk(a).is_none());
-                pt.free_tables(UserAddr(0), UserAddr(1 << 30), || ());
+                pt.free_tables((UserAddr(0), UserAddr(1 << 30)), (UserAddr(0), UserAddr(1 << 30)), || ());
                 rcu::quiescent(cpu);
                 rcu::run_callbacks(cpu);
             }
