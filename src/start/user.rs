@@ -63,7 +63,7 @@ fn main() {
         log::error!("tty: {e}");
     }
     if let Some(tree) = tree {
-        let probed = device::driver::probe_all(tree, &[&pl011::DRIVER]);
+        let probed = device::driver::probe_all(tree, &[&pl011::DRIVER, &pl031::DRIVER]);
         log::debug!("devices: {} ready, {} left alone", probed.ready, probed.failed);
     }
     tty::console::finish();
