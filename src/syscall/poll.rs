@@ -49,21 +49,22 @@ pub fn ppoll(task: &Task, fds: UserPtr<g::pollfd>, count: u32, timeout: UserPtr<
     if u64::from(count) > task.process().limit(g::RLIMIT_NOFILE) {
         return Err(Errno::EINVAL);
     }
-    let mut raw: KVec<g::pollfd> = KVec::try_with_capacity(count as usize)?;
+    let none = g::pollfd { fd: 0, events: 0, revents: 0 };
+    let mut raw = KVec::try_from_elem(none, count as usize)?;
+    fds.read_slice(&mut raw)?;
     let mut entries: KVec<PollEntry> = KVec::try_with_capacity(count as usize)?;
-    for i in 0..count as usize {
-        let p = fds.add(i).read()?;
+    for p in raw.iter() {
         // A negative descriptor is skipped: it reports nothing.
-        entries.try_push(if p.fd < 0 { PollEntry { file: None, events: PollEvents::empty(), revents: PollEvents::empty() } } else { entry(task, p.fd, p.events as u16 as u32) })?;
-        raw.try_push(p)?;
+        let skipped = PollEntry { file: None, events: PollEvents::empty(), revents: PollEvents::empty() };
+        entries.try_push(if p.fd < 0 { skipped } else { entry(task, p.fd, p.events as u16 as u32) })?;
     }
     let result = masked(task, mask, size, || poll_files(&mut entries, until));
     write_rest(timeout, until);
     let ready = result?;
-    for (i, (p, e)) in raw.iter_mut().zip(entries.iter()).enumerate() {
+    for (p, e) in raw.iter_mut().zip(entries.iter()) {
         p.revents = e.revents.bits() as i16;
-        fds.add(i).write(*p)?;
     }
+    fds.write_slice(&raw)?;
     Ok(ready)
 }
 
