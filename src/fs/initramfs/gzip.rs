@@ -66,17 +66,15 @@ pub(crate) fn unpack(at: &mut Counted<'_>, parser: &mut Parser) -> Result<(), Fa
     let mut state = inflater().map_err(no_memory)?;
     let mut window = KBytes::new();
     window.try_resize(TINFL_LZ_DICT_SIZE, 0).map_err(no_memory)?;
-    let table = crc_table();
-    let (mut pos, mut crc, mut total) = (0, u32::MAX, 0u32);
+    let mut crc = crc32fast::Hasher::new();
+    let (mut pos, mut total) = (0, 0u32);
     loop {
         let chunk = at.input.ahead();
         let flags = if chunk.is_empty() { 0 } else { TINFL_FLAG_HAS_MORE_INPUT };
         let (status, taken, made) = decompress(&mut state, chunk, &mut window, pos, flags);
         at.consume(taken);
         let out = window.get(pos..pos.saturating_add(made)).ok_or(Fault::BadCompression)?;
-        crc = out.iter().fold(crc, |c, &b| {
-            table.get((c as u8 ^ b) as usize).copied().unwrap_or(0) ^ c >> 8
-        });
+        crc.update(out);
         total = total.wrapping_add(made as u32);
         parser.feed_all(out)?;
         pos = (pos + made) & (TINFL_LZ_DICT_SIZE - 1);
@@ -92,17 +90,8 @@ pub(crate) fn unpack(at: &mut Counted<'_>, parser: &mut Parser) -> Result<(), Fa
             _ => return Err(Fault::BadCompression),
         }
     }
-    if (number(at, 4)?, number(at, 4)?) != (!crc, total) {
+    if (number(at, 4)?, number(at, 4)?) != (crc.finalize(), total) {
         return Err(Fault::BadTrailer);
     }
     parser.finish()
-}
-
-/// The table of the CRC of RFC 1952, 8.
-fn crc_table() -> [u32; 256] {
-    let mut table = [0u32; 256];
-    for (n, entry) in table.iter_mut().enumerate() {
-        *entry = (0..8).fold(n as u32, |c, _| if c & 1 != 0 { 0xedb8_8320 ^ c >> 1 } else { c >> 1 });
-    }
-    table
 }
