@@ -81,7 +81,7 @@ pub fn setpgid(task: &Task, pid: i32, pgid: i32) -> Result {
         if target.session_id() != me.session_id() {
             return Err(Errno::EPERM);
         }
-        if target.has_execed.load(Ordering::Relaxed) {
+        if target.has_execed.load(Ordering::Acquire) {
             return Err(Errno::EACCES);
         }
     }

@@ -29,11 +29,6 @@ fn nofile(task: &Task) -> u64 {
     task.process().limit(g::RLIMIT_NOFILE)
 }
 
-/// The owner of a process's record locks.
-fn locker(task: &Task) -> u64 {
-    u64::from(task.process().id())
-}
-
 pub fn openat(task: &Task, dir: DirFd, path: UserPath, flags: u32, mode: u32) -> Result<Fd> {
     let path = path.read()?;
     // A 64-bit kernel has no files that are too large.
@@ -100,7 +95,7 @@ const OPEN_FLAGS: u32 = g::O_ACCMODE
     | g::__O_TMPFILE;
 
 pub fn close(task: &Task, fd: i32) -> Result {
-    task.files()?.close(Fd::from_raw(fd)?, locker(task)).map_err(no_restart)
+    task.files()?.close(Fd::from_raw(fd)?).map_err(no_restart)
 }
 
 /// close(2) is never restarted: the descriptor is gone.
@@ -119,7 +114,7 @@ pub fn close_range(task: &Task, first: u32, last: u32, flags: u32) -> Result {
     if flags & CLOSE_RANGE_UNSHARE != 0 {
         task.unshare_files()?;
     }
-    task.files()?.close_range(first, last, flags & CLOSE_RANGE_CLOEXEC != 0, locker(task));
+    task.files()?.close_range(first, last, flags & CLOSE_RANGE_CLOEXEC != 0);
     Ok(())
 }
 
@@ -132,7 +127,7 @@ pub fn dup3(task: &Task, from: i32, to: i32, flags: u32) -> Result<Fd> {
         return Err(Errno::EINVAL);
     }
     let (from, to) = (Fd::from_raw(from)?, Fd::from_raw(to)?);
-    task.files()?.dup_to(from, to, flags & g::O_CLOEXEC != 0, nofile(task), locker(task))?;
+    task.files()?.dup_to(from, to, flags & g::O_CLOEXEC != 0, nofile(task))?;
     Ok(to)
 }
 
@@ -228,7 +223,7 @@ fn record_lock(task: &Task, file: &OpenFile, cmd: u32, arg: UserPtr<UserFlock>) 
         }
         LockOwner::of_file(file)
     } else {
-        LockOwner::Process { id: locker(task), pid }
+        LockOwner::Process { id: task.files()?.locker(), pid }
     };
     let base = match u32::from(f.l_whence as u16) {
         g::SEEK_SET => 0,

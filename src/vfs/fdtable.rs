@@ -13,7 +13,11 @@
 use crate::{OpenFile, class};
 use abi::{Errno, Result};
 use kalloc::{ArcSlot, KArc, KVec, RcuArc};
-use sync::{SpinLock, rcu};
+use sync::{
+    SpinLock,
+    atomic::{AtomicU64, Ordering::Relaxed},
+    rcu,
+};
 
 /// A file descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -46,6 +50,8 @@ struct Inner {
 
 /// The descriptors of a process.
 pub struct FdTable {
+    /// Owner of the record locks that are taken through this table (`fcntl(2)`).
+    locker: u64,
     slots: RcuArc<Slots>,
     inner: SpinLock<Inner>,
 }
@@ -102,11 +108,21 @@ fn empty_slots(n: usize) -> Result<Slots> {
     Ok(v)
 }
 
+fn next_locker() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
+}
+
 impl FdTable {
+    /// Identity of the table, which owns its users' record locks.
+    pub fn locker(&self) -> u64 {
+        self.locker
+    }
+
     /// A table without descriptors.
     pub fn new() -> Result<KArc<Self>> {
         let inner = SpinLock::new(Inner::default(), &class::FD_TABLE);
-        Ok(KArc::try_new(Self { slots: RcuArc::new(None), inner })?)
+        Ok(KArc::try_new(Self { locker: next_locker(), slots: RcuArc::new(None), inner })?)
     }
 
     /// The file of `fd`. EBADF.
@@ -210,7 +226,7 @@ impl FdTable {
     /// `dup2(2)` and `dup3(2)` with different numbers: `to` becomes another descriptor of `from`'s
     /// file. What `to` was is closed; its error is lost, as on Linux. EBADF; EBUSY while another
     /// thread opens a file with that number.
-    pub fn dup_to(&self, from: Fd, to: Fd, cloexec: bool, limit: u64, locker: u64) -> Result {
+    pub fn dup_to(&self, from: Fd, to: Fd, cloexec: bool, limit: u64) -> Result {
         if u64::from(to.0) >= limit {
             return Err(Errno::EBADF);
         }
@@ -230,20 +246,20 @@ impl FdTable {
             old
         };
         if let Some(f) = old {
-            let _lost = f.closing(locker);
+            let _lost = f.closing(self.locker);
         }
         Ok(())
     }
 
-    /// `close(2)`; `locker` is the process's identity for record locks. EBADF, or the file's error
+    /// `close(2)`: the table's record locks on the file go too. EBADF, or the file's error
     /// on closing: the descriptor is gone in any case.
-    pub fn close(&self, fd: Fd, locker: u64) -> Result {
+    pub fn close(&self, fd: Fd) -> Result {
         let file = self.remove(&mut self.inner.lock(), fd)?;
-        file.closing(locker)
+        file.closing(self.locker)
     }
 
     /// `close_range(2)`: closes, or with `only_mark` sets close-on-exec of, `first` to `last`.
-    pub fn close_range(&self, first: u32, last: u32, only_mark: bool, locker: u64) {
+    pub fn close_range(&self, first: u32, last: u32, only_mark: bool) {
         let mut i = first;
         while i <= last {
             let file = {
@@ -261,7 +277,7 @@ impl FdTable {
                 }
             };
             if let Some(f) = file {
-                let _lost = f.closing(locker);
+                let _lost = f.closing(self.locker);
             }
             match i.checked_add(1) {
                 Some(n) => i = n,
@@ -271,7 +287,7 @@ impl FdTable {
     }
 
     /// Closes what is marked close-on-exec.
-    pub fn close_on_exec(&self, locker: u64) {
+    pub fn close_on_exec(&self) {
         loop {
             let file = {
                 let mut t = self.inner.lock();
@@ -286,13 +302,8 @@ impl FdTable {
                     }
                 }
             };
-            let _lost = file.closing(locker);
+            let _lost = file.closing(self.locker);
         }
-    }
-
-    /// Closes everything (exit).
-    pub fn close_all(&self, locker: u64) {
-        self.close_range(0, u32::MAX, false, locker);
     }
 
     /// Whether `fd` is closed on exec. EBADF.
@@ -347,7 +358,7 @@ impl FdTable {
                 }
             }
             let inner = SpinLock::new(new, &class::FD_TABLE);
-            return Ok(KArc::try_new(Self { slots: RcuArc::new(Some(KArc::try_new(slots)?)), inner })?);
+            return Ok(KArc::try_new(Self { locker: next_locker(), slots: RcuArc::new(Some(KArc::try_new(slots)?)), inner })?);
         }
     }
 
@@ -393,8 +404,8 @@ impl Drop for FdTable {
     fn drop(&mut self) {
         // Files close now and here, not after a grace period.
         if let Some(slots) = self.slots.get() {
-            for s in slots.iter() {
-                drop(s.take());
+            for file in slots.iter().filter_map(|s| s.take()) {
+                let _lost = file.closing(self.locker);
             }
         }
     }
@@ -463,11 +474,11 @@ mod tests {
                         model.insert(free, (n, cloexec));
                     }
                     Op::Close(fd) => {
-                        prop_assert_eq!(table.close(Fd(fd), 1).is_ok(), model.remove(&fd).is_some());
+                        prop_assert_eq!(table.close(Fd(fd)).is_ok(), model.remove(&fd).is_some());
                     }
                     Op::DupTo(from, to, cloexec) if from != to => {
                         let known = model.get(&from).copied().filter(|_| u64::from(to) < LIMIT);
-                        prop_assert_eq!(table.dup_to(Fd(from), Fd(to), cloexec, LIMIT, 1).is_ok(), known.is_some());
+                        prop_assert_eq!(table.dup_to(Fd(from), Fd(to), cloexec, LIMIT).is_ok(), known.is_some());
                         if let Some((m, _)) = known {
                             model.insert(to, (m, cloexec));
                         }
@@ -486,7 +497,7 @@ mod tests {
                     }
                     Op::Copy => table = table.copy().unwrap(),
                     Op::Exec => {
-                        table.close_on_exec(1);
+                        table.close_on_exec();
                         model.retain(|_, (_, cloexec)| !*cloexec);
                     }
                 }
@@ -531,7 +542,7 @@ mod tests {
         t.install(f, false, 0, 1024).unwrap();
         t.install(file(1), false, 500, 1024).unwrap();
         let copy = t.copy().unwrap();
-        t.close(Fd(0), 1).unwrap();
+        t.close(Fd(0)).unwrap();
         assert_eq!(released.load(std::sync::atomic::Ordering::SeqCst), 0);
         drop(copy);
         assert_eq!(released.load(std::sync::atomic::Ordering::SeqCst), 1);
@@ -558,7 +569,7 @@ mod tests {
                 if i % 30 == 0 {
                     t.install(file(3), false, 64 << (i / 30), 1 << 20).unwrap();
                 }
-                t.close(Fd(1), 1).unwrap();
+                t.close(Fd(1)).unwrap();
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });

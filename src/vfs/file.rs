@@ -418,7 +418,7 @@ impl OpenFile {
         *self.owner.lock() = o;
     }
 
-    /// A descriptor of this file is closed by a process: `locker` is the process's identity for
+    /// A descriptor of this file is closed by a process: `locker` is the table's identity for
     /// record locks, which go with any descriptor of the file (fcntl(2)).
     pub fn closing(&self, locker: u64) -> Result {
         if self.is_path_only() {

@@ -154,6 +154,8 @@ fn commit(task: &Task, regs: &mut UserRegs, file: Executable, image: Image, new:
             Err(_) => return die(task),
         }
     }
+    // Before close-on-exec, by which the parent may notice the exec (setpgid(2), EACCES).
+    task.process.has_execed.store(true, Ordering::Release);
     match task.files() {
         Ok(files) => {
             let files = if KArc::strong_count(&files) > 2 {
@@ -167,13 +169,12 @@ fn commit(task: &Task, regs: &mut UserRegs, file: Executable, image: Image, new:
             } else {
                 files
             };
-            files.close_on_exec(u64::from(task.process.id()));
+            files.close_on_exec();
         }
         Err(_) => return die(task),
     }
     task.process.dumpable.store(!new.secure, Ordering::Relaxed);
     task.process.parent_death_signal.store(0, Ordering::Relaxed);
-    task.process.has_execed.store(true, Ordering::Relaxed);
     task.process.exit_signal.store(abi::raw::general::SIGCHLD, Ordering::Relaxed);
     task.set_cred(new.cred);
     let old_exe = task.process.exe.lock().replace(exe);
