@@ -95,6 +95,12 @@ fn leave(task: &Task, process: &Process, status: u32) -> bool {
         let leader = process.leader.lock().as_ref().map_or(status, |l| l.exit_status.load(Ordering::Relaxed));
         s.group_exit = Some(leader);
     }
+    // The leader's number is the process's, and stays until the process is reaped.
+    if !task.is_leader()
+        && let Some(pid) = task.pid_object()
+    {
+        pid.set_task(None);
+    }
     // Signals that only this thread could take may now be another's.
     if !last && !s.shared.pending().is_empty() {
         for t in s.members.iter() {
@@ -111,6 +117,9 @@ fn end_process(process: &KArc<Process>, status: u32) {
         panic_init_gone(status);
     }
     let status = process.signals.lock_irq().group_exit.unwrap_or(status);
+    if let Some(timer) = process.real_timer.get() {
+        timer.cancel();
+    }
     session::leave_on_exit(process);
     let orphans = session::OrphanWatch::before_exit(process);
     drop(process.exe.lock().take());
@@ -132,6 +141,7 @@ fn end_process(process: &KArc<Process>, status: u32) {
                 let _ = crate::signal::send_with_family(parent, child_info(process, signal, exit_code(status), exit_value(status)));
             }
             if ignored {
+                process.pid.set_task(None);
                 remove_child(parent, process);
             }
         }

@@ -77,6 +77,7 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
     let fs = task.fs()?;
     let fs = if args.has(g::CLONE_FS) { fs } else { fs.copy()? };
     let actions = task.process.actions().ok_or(Errno::ESRCH)?;
+    check_process_limit(task, &ns.pid)?;
     let pid = PidNamespace::alloc(&ns.pid)?;
     let nr = pid.number();
 
@@ -95,7 +96,7 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
         p
     };
 
-    let blocked = task.signals.lock().blocked;
+    let blocked = task.signals.lock_irq().blocked;
     let child = Task::try_new(TaskSpec {
         pid: pid.clone(),
         process: process.clone(),
@@ -181,6 +182,24 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
         let _ = done.wait_until(Sleep::Killable, None);
     }
     Ok(nr)
+}
+
+/// RLIMIT_NPROC: EAGAIN when the user has as many threads as the limit says. Root and who may
+/// exceed limits are exempt (`getrlimit(2)`). Two clones at once may exceed it by one.
+fn check_process_limit(task: &Task, ns: &PidNamespace) -> Result {
+    let limit = task.process.limit(g::RLIMIT_NPROC);
+    let cred = task.cred()?;
+    let exempt = cred.uid == 0 || cred.capable(vfs::Cap::SYS_RESOURCE) || cred.capable(vfs::Cap::SYS_ADMIN);
+    // All users together have fewer: no need to count.
+    if exempt || (ns.count() as u64) < limit {
+        return Ok(());
+    }
+    let (mut have, mut next) = (0, 1);
+    while let Some((n, other)) = ns.next_from(next) {
+        next = n.saturating_add(1);
+        have += u64::from(other.with_cred(|c| c.uid == cred.uid)?);
+    }
+    if have < limit { Ok(()) } else { Err(Errno::EAGAIN) }
 }
 
 /// A thread that is discarded unless it is started.

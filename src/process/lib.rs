@@ -16,6 +16,7 @@ pub mod fault;
 pub mod fork;
 pub mod futex;
 pub mod init;
+pub mod itimer;
 pub mod kthread;
 pub mod limits;
 pub mod ns;

@@ -143,6 +143,7 @@ pub struct Process {
     pub(crate) parent_death_signal: AtomicU32,
     /// What runs, and its protection against being written to.
     pub(crate) exe: SpinLock<Option<KArc<vfs::Executable>>>,
+    pub(crate) real_timer: Once<crate::itimer::RealTimer>,
     /// Address of the code that signal handlers return to.
     pub(crate) sigreturn: AtomicU64,
     pub(crate) oom_score_adj: sync::atomic::AtomicI32,
@@ -267,6 +268,7 @@ impl Process {
             child_subreaper: AtomicBool::new(false),
             parent_death_signal: AtomicU32::new(0),
             exe: SpinLock::new(None, &TASK_CELL),
+            real_timer: Once::new(),
             sigreturn: AtomicU64::new(0),
             oom_score_adj: sync::atomic::AtomicI32::new(0),
         })?)
@@ -442,6 +444,9 @@ impl Task {
     pub fn id(&self) -> u32 {
         let guard = sync::rcu::read_lock();
         self.pid.load(&guard).map_or(0, Pid::number)
+    }
+    pub(crate) fn pid_object(&self) -> Option<KArc<Pid>> {
+        self.pid.get()
     }
     pub(crate) fn set_pid(&self, pid: KArc<Pid>) {
         self.pid.store(Some(pid));

@@ -163,6 +163,8 @@ fn collect(parent: &KArc<Process>, child: &KArc<Process>) {
     if let Life::Zombie(_) = links.life {
         links.life = Life::Reaped;
         drop(links);
+        // Nobody finds it any more, also while its last thread still leaves its stack.
+        child.pid.set_task(None);
         exit::remove_child(parent, child);
         let c = *child.times.lock();
         let mut p = parent.times.lock();

@@ -173,6 +173,8 @@ calls! {
     __NR_clock_settime => times::clock_settime(i32, UserPtr<nr::__kernel_timespec>),
     __NR_clock_getres => times::clock_getres(i32, UserPtr<nr::__kernel_timespec>),
     __NR_clock_nanosleep => times::clock_nanosleep(i32, u32, UserPtr<nr::__kernel_timespec>, UserPtr<nr::__kernel_timespec>),
+    __NR_setitimer => times::setitimer(u32, UserPtr<nr::itimerval>, UserPtr<nr::itimerval>),
+    __NR_getitimer => times::getitimer(u32, UserPtr<nr::itimerval>),
     __NR_nanosleep => times::nanosleep(UserPtr<nr::__kernel_timespec>, UserPtr<nr::__kernel_timespec>),
     __NR_gettimeofday => times::gettimeofday(UserPtr<nr::timeval>, UserPtr<[i32; 2]>),
     __NR_settimeofday => times::settimeofday(UserPtr<nr::timeval>, UserPtr<[i32; 2]>),

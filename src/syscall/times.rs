@@ -2,7 +2,7 @@
 
 use abi::{Errno, Nanos, Result, UserAddr, raw::general as g};
 use arch::user::UserPtr;
-use process::{Restart, Task, clock_ticks, wait as waiting};
+use process::{Restart, Task, clock_ticks, itimer, wait as waiting};
 use sched::{Outcome, Sleep};
 use time::Clock;
 use vfs::Cap;
@@ -156,6 +156,37 @@ pub(crate) fn restart(task: &Task) -> Result<u64> {
             process::futex::wait(task, addr, value, mask, shared, Some(until)).map(|()| 0)
         }
     }
+}
+
+/// The one interval timer that there is (`setitimer(2)`).
+fn real_timer(which: u32) -> Result {
+    if which == g::ITIMER_REAL { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+pub fn getitimer(task: &Task, which: u32, out: UserPtr<g::itimerval>) -> Result {
+    real_timer(which)?;
+    out.write(raw_setting(itimer::get(task)))
+}
+
+pub fn setitimer(task: &Task, which: u32, new: UserPtr<g::itimerval>, old: UserPtr<g::itimerval>) -> Result {
+    // Without a new setting the timer is cleared, as on Linux.
+    let new = if new.is_null() { itimer::Setting::default() } else { setting(&new.read()?)? };
+    real_timer(which)?;
+    let before = itimer::set(task, new)?;
+    if old.is_null() { Ok(()) } else { old.write(raw_setting(before)) }
+}
+
+fn raw_setting(s: itimer::Setting) -> g::itimerval {
+    g::itimerval { it_interval: s.interval.to_timeval(), it_value: s.value.to_timeval() }
+}
+
+fn setting(raw: &g::itimerval) -> Result<itimer::Setting> {
+    let nanos = |t: &g::timeval| {
+        let valid = t.tv_sec >= 0 && (0..1_000_000).contains(&t.tv_usec);
+        let whole = Nanos((t.tv_sec as u64).saturating_mul(Nanos::PER_SEC));
+        if valid { Ok(whole.saturating_add(Nanos::from_micros(t.tv_usec as u64))) } else { Err(Errno::EINVAL) }
+    };
+    Ok(itimer::Setting { value: nanos(&raw.it_value)?, interval: nanos(&raw.it_interval)? })
 }
 
 pub fn times(task: &Task, out: UserPtr<[u64; 4]>) -> Result<u64> {

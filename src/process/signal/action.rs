@@ -35,7 +35,7 @@ impl Action {
     }
 }
 
-/// The table of all 64.
+/// The table of all 64. Interrupts off: who sends a signal looks here, and interrupts send some.
 pub struct Actions {
     table: SpinLock<[Action; NSIG]>,
 }
@@ -46,29 +46,29 @@ impl Actions {
     }
     /// A table of its own with the same content.
     pub fn try_copy(&self) -> Result<KArc<Self>> {
-        let table = *self.table.lock();
+        let table = *self.table.lock_irq();
         Ok(KArc::try_new(Self { table: SpinLock::new(table, &ACTIONS) })?)
     }
     pub fn get(&self, s: Signal) -> Action {
-        self.table.lock().get(s.index()).copied().unwrap_or_default()
+        self.table.lock_irq().get(s.index()).copied().unwrap_or_default()
     }
     /// Sets the action; returns the one before.
     pub fn set(&self, s: Signal, action: Action) -> Action {
-        match self.table.lock().get_mut(s.index()) {
+        match self.table.lock_irq().get_mut(s.index()) {
             Some(slot) => core::mem::replace(slot, action),
             None => Action::default(),
         }
     }
     /// What exec does: handlers become the default, ignored signals stay ignored (`execve(2)`).
     pub fn reset_handlers(&self) {
-        for a in self.table.lock().iter_mut() {
+        for a in self.table.lock_irq().iter_mut() {
             *a = Action { handler: if a.handler == SIG_IGN { SIG_IGN } else { SIG_DFL }, ..Action::default() };
         }
     }
     /// The signals that are ignored by wish, and those with a handler (`/proc/PID/status`).
     pub fn summary(&self) -> (SigSet, SigSet) {
         let (mut ignored, mut caught) = (SigSet::EMPTY, SigSet::EMPTY);
-        for (i, a) in self.table.lock().iter().enumerate() {
+        for (i, a) in self.table.lock_irq().iter().enumerate() {
             match (a.handler, Signal::new(i as u32 + 1)) {
                 (SIG_DFL, _) | (_, None) => {}
                 (SIG_IGN, Some(s)) => ignored = ignored.with(s),

@@ -61,7 +61,7 @@ const KNOWN_FLAGS: u64 = (g::SA_NOCLDSTOP
 /// `rt_sigprocmask(2)`.
 pub fn rt_sigprocmask(task: &Task, how: u32, set: UserPtr<u64>, old: UserPtr<u64>, set_size: usize) -> Result {
     check_set_size(set_size)?;
-    let before = task.signals.lock().blocked;
+    let before = task.signals.lock_irq().blocked;
     if !set.is_null() {
         let set = SigSet(set.read()?);
         let new = match how {
@@ -101,13 +101,13 @@ pub fn set_temporary_mask(task: &Task, set: UserPtr<u64>, set_size: usize) -> Re
     check_set_size(set_size)?;
     let mask = SigSet(set.read()?);
     let old = deliver::set_blocked(task, mask);
-    task.signals.lock().saved = Some(old);
+    task.signals.lock_irq().saved = Some(old);
     Ok(())
 }
 
 /// Ends the temporary mask of a call that was not interrupted.
 pub fn drop_temporary_mask(task: &Task) {
-    let saved = task.signals.lock().saved.take();
+    let saved = task.signals.lock_irq().saved.take();
     if let Some(mask) = saved {
         deliver::set_blocked(task, mask);
     }
@@ -118,7 +118,7 @@ pub fn rt_sigsuspend(task: &Task, set: UserPtr<u64>, set_size: usize) -> Result 
     check_set_size(set_size)?;
     let mask = SigSet(set.read()?);
     let old = deliver::set_blocked(task, mask);
-    task.signals.lock().saved = Some(old);
+    task.signals.lock_irq().saved = Some(old);
     let never = sched::WaitQueue::new();
     let _: Outcome<()> = never.wait_until(Sleep::Interruptible, None, || None);
     // The exit path finds the signal and puts the mask back after building its frame.
@@ -152,7 +152,8 @@ pub fn rt_sigtimedwait(task: &Task, set: UserPtr<u64>, info: UserPtr<[u8; SIGINF
         Some(found) => found,
         None => {
             // While waiting, the signals are deliverable, so that their sender wakes this thread.
-            let old = deliver::set_blocked(task, task.signals.lock().blocked.minus(want));
+            let blocked = task.signals.lock_irq().blocked;
+            let old = deliver::set_blocked(task, blocked.minus(want));
             let never = sched::WaitQueue::new();
             let outcome: Outcome<SigInfo> = never.wait_until(Sleep::Interruptible, deadline, take);
             let late = take();

@@ -52,7 +52,8 @@ pub fn send_to_group(ns: &crate::pid::PidNamespace, pgrp: u32, info: SigInfo, mu
     let mut next = 1;
     while let Some((n, task)) = ns.next_from(next) {
         next = n.saturating_add(1);
-        if task.is_leader() && task.process.pgrp_id() == pgrp && !task.process.is_zombie() {
+        // Zombies count: their group is still there, though they take no signal.
+        if task.is_leader() && task.process.pgrp_id() == pgrp {
             members += 1;
             if allow(&task) {
                 sent += 1;

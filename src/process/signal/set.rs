@@ -19,6 +19,7 @@ impl Signal {
     pub const KILL: Self = Self(g::SIGKILL as u8);
     pub const SEGV: Self = Self(g::SIGSEGV as u8);
     pub const PIPE: Self = Self(g::SIGPIPE as u8);
+    pub const ALRM: Self = Self(g::SIGALRM as u8);
     pub const CHLD: Self = Self(g::SIGCHLD as u8);
     pub const CONT: Self = Self(g::SIGCONT as u8);
     pub const STOP: Self = Self(g::SIGSTOP as u8);
