@@ -27,20 +27,25 @@ struct World {
     _ns: KArc<MountNamespace>,
     fs: KArc<FsContext>,
     cred: KArc<Credentials>,
+    _alone: Option<std::sync::MutexGuard<'static, ()>>,
 }
 
 impl World {
+    /// One test at a time: they share the kernel's locks of mounting, and a test's thread, which no
+    /// scheduler knows, cannot sleep on them.
     fn new() -> Self {
+        static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         static ONCE: std::sync::Once = std::sync::Once::new();
         memory();
         ONCE.call_once(|| crate::init().unwrap());
         let sb = new_super("rootfs", 0, Options { mode: Some(0o755), pages: Some(1024), inodes: Some(500), ..Options::default() }).unwrap();
         let (ns, root) = MountNamespace::new(&sb, b"rootfs").unwrap();
-        Self { _ns: ns, fs: FsContext::new(root, 0o022).unwrap(), cred: KArc::try_new(Credentials::root()).unwrap() }
+        Self { _ns: ns, fs: FsContext::new(root, 0o022).unwrap(), cred: KArc::try_new(Credentials::root()).unwrap(), _alone: Some(alone) }
     }
     fn as_user(&self, uid: u32) -> Self {
         let cred = KArc::try_new(Credentials::user(uid, uid, Caps::default())).unwrap();
-        Self { _ns: self._ns.clone(), fs: self.fs.clone(), cred }
+        Self { _ns: self._ns.clone(), fs: self.fs.clone(), cred, _alone: None }
     }
     fn cx(&self) -> Lookup<'_> {
         Lookup { fs: &self.fs, cred: &self.cred }
