@@ -168,7 +168,8 @@ pub fn wake(task: &Task, addr: UserAddr, n: u32, mask: u32, shared: bool) -> Res
 }
 
 /// FUTEX_REQUEUE and FUTEX_CMP_REQUEUE (`expected`): wakes `n`, moves up to `limit` others to a
-/// second futex. Returns the number woken, plus the number moved when `expected` is given.
+/// second futex. Returns the number woken plus the number moved: of
+/// FUTEX_REQUEUE `futex(2)` says otherwise, but Linux counts both.
 pub fn requeue(task: &Task, from: UserAddr, n: u32, to: UserAddr, limit: u32, expected: Option<u32>, shared: bool) -> Result<u32> {
     if (n | limit) >> 31 != 0 {
         return Err(Errno::EINVAL);
@@ -211,7 +212,7 @@ pub fn requeue(task: &Task, from: UserAddr, n: u32, to: UserAddr, limit: u32, ex
                 break;
             }
         }
-        return Ok(woken + if expected.is_some() { moved } else { 0 });
+        return Ok(woken + moved);
     }
 }
 

@@ -27,9 +27,7 @@ fn with_signal<T>(task: &Task, result: Result<T>) -> Result<T> {
 }
 
 fn slice(addr: UserAddr, len: usize) -> Result<UserSlice> {
-    if len as u64 > i64::MAX as u64 {
-        return Err(Errno::EINVAL);
-    }
+    // A count beyond SSIZE_MAX is beyond user space too, which Linux looks at first.
     if !addr.range_ok(len as u64) {
         return Err(Errno::EFAULT);
     }

@@ -39,6 +39,8 @@ pub(crate) const MIN_STACK: u64 = FRAME_SIZE as u64 + 16;
 
 /// PSTATE bits that user space may set: condition flags, and the SSBS, DIT and BTYPE fields.
 const PSTATE_USER: u64 = 0xf << 28 | 1 << 12 | 1 << 24 | 3 << 10;
+/// PSTATE bits that name another mode than EL0t in AArch64, or mask exceptions.
+const PSTATE_FORBIDDEN: u64 = 0x1f | 0xf << 6;
 
 struct Bytes<'a>(&'a mut [u8; USED]);
 
@@ -165,8 +167,9 @@ fn pop(task: &Task, regs: &mut UserRegs) -> Result {
     UserSlice::new(frame, USED).read_into(&mut raw)?;
     let b = Bytes(&mut raw);
     let pstate = b.get_u64(MC_PSTATE);
-    // EL0t in AArch64 with nothing masked, or the frame is forged.
-    if pstate & !PSTATE_USER != 0 {
+    // EL0t in AArch64 with nothing masked, or the frame is forged. Bits that mean nothing to user
+    // space are dropped.
+    if pstate & PSTATE_FORBIDDEN != 0 {
         return Err(Errno::EINVAL);
     }
     if b.get_u32(RECORDS) != FP_MAGIC || b.get_u32(RECORDS + 4) as usize != FP_SIZE {
@@ -183,7 +186,7 @@ fn pop(task: &Task, regs: &mut UserRegs) -> Result {
     }
     regs.sp = b.get_u64(MC_SP);
     regs.pc = b.get_u64(MC_PC);
-    regs.pstate = pstate;
+    regs.pstate = pstate & PSTATE_USER;
     regs.syscallno = -1;
     arch::fp::write(arch::thread::current(), &fp);
     deliver::set_blocked(task, SigSet(b.get_u64(UC_MASK)));
