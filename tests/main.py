@@ -35,7 +35,8 @@ def step(report, name, command, limit=1800, shell_text=None):
 def host_checks(report):
     _, text = step(report, 'host: cargo test', None, shell_text='cargo test')
     record_host_tests(report, text)
-    step(report, 'host: clippy', None, shell_text='cargo clippy -q --all-targets -- -D warnings')
+    # Not the tests: they may use std and unwrap, which the workspace's table denies to the kernel.
+    step(report, 'host: clippy', None, shell_text='cargo clippy -q -- -D warnings')
     _, text = step(report, 'host: lint tables and unsafe', ['scripts/check-lints'])
     for line in text.splitlines():
         if line.startswith('unsafe'):

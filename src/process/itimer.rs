@@ -10,7 +10,7 @@ use crate::{
     signal::{self, SigInfo, Signal},
     task::{Process, Task},
 };
-use abi::{Errno, Nanos, Result};
+use abi::{Nanos, Result};
 use kalloc::{KArc, KWeak};
 use sync::{LockClass, SpinLock};
 use time::{Timer, TimerHandler};
@@ -82,7 +82,7 @@ pub fn get(task: &Task) -> Setting {
 /// `setitimer(2)` for ITIMER_REAL; gives the setting before. ENOMEM.
 pub fn set(task: &Task, new: Setting) -> Result<Setting> {
     let process = &task.process;
-    let timer = process.real_timer.try_call_once(|| RealTimer::try_new(process)).map_err(Errno::from)?;
+    let timer = process.real_timer.try_call_once(|| RealTimer::try_new(process))?;
     let old = timer.setting();
     timer.cancel();
     if new.value != Nanos::ZERO {

@@ -90,7 +90,9 @@ fn make(name: [u8; 16], mut main: KBox<dyn FnMut() + Send>) -> Result<KArc<Threa
         user_space: None,
         stack: frames::vmalloc::alloc_stack()?,
     };
-    let thread = thread::create_kernel(spec, move || main())?;
+    let thread = thread::create_kernel(spec, move || {
+        main();
+    })?;
     register(&thread);
     thread::start(&thread);
     Ok(thread)

@@ -468,9 +468,6 @@ pub fn exit_current() -> ! {
 
 /// Exchanges the address space of the current thread and makes the new one active.
 pub fn set_user_space(space: Option<KArc<dyn UserSpace>>) -> Option<KArc<dyn UserSpace>> {
-    let old = {
-        let irq = sync::IrqGuard::new();
-        current().space.replace_active(irq.cpu(), space)
-    };
-    old
+    let irq = sync::IrqGuard::new();
+    current().space.replace_active(irq.cpu(), space)
 }

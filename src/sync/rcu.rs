@@ -94,10 +94,12 @@ mod host {
     pub(super) fn leave() {}
 }
 
+type Callback = unsafe fn(NonNull<Head>);
+
 /// The node of a callback; embedded in the object that is to be freed, so queuing allocates nothing.
 pub struct Head {
     next: UnsafeCell<Option<NonNull<Head>>>,
-    run: UnsafeCell<Option<unsafe fn(NonNull<Head>)>>,
+    run: UnsafeCell<Option<Callback>>,
 }
 
 // SAFETY: the fields are touched only between `call` and the callback, by whoever holds the list.

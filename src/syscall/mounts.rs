@@ -68,5 +68,5 @@ pub fn pivot_root(task: &Task, new_root: UserPath, put_old: UserPath) -> Result 
     let new_root = place(task, HERE, new_root, LookupFlags::FOLLOW | LookupFlags::DIRECTORY)?;
     let put_old = place(task, HERE, put_old, LookupFlags::FOLLOW | LookupFlags::DIRECTORY)?;
     let fs = task.fs()?;
-    task.with_cred_arc(|c| vfs::pivot_root(c, &fs, new_root, put_old, |old, new| process::replace_roots(old, new)))
+    task.with_cred_arc(|c| vfs::pivot_root(c, &fs, new_root, put_old, process::replace_roots))
 }

@@ -362,7 +362,7 @@ pub fn sched_yield(_: &Task) -> Result {
 }
 
 pub fn sched_getaffinity(task: &Task, pid: i32, size: u32, out: UserAddr) -> Result<usize> {
-    if size % 8 != 0 || (size as usize) * 8 < arch::cpu::count() {
+    if !size.is_multiple_of(8) || (size as usize) * 8 < arch::cpu::count() {
         return Err(Errno::EINVAL);
     }
     let mask = if pid == 0 {

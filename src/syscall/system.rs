@@ -55,7 +55,7 @@ pub fn sysinfo(task: &Task, out: UserPtr<SysInfo>) -> Result {
         loads: loads.map(|l| l << (16 - sched::LOAD_SHIFT)),
         totalram: m.total * page,
         freeram: m.free * page,
-        sharedram: frames::counter(frames::Counter::Shmem).max(0) as u64 * page,
+        sharedram: frames::counter(frames::Counter::Shmem) * page,
         procs: task.ns()?.pid.count().min(u16::MAX as usize) as u16,
         mem_unit: 1,
         ..SysInfo::default()

@@ -22,6 +22,7 @@ pub(crate) fn find(number: u32) -> Option<Handler> {
 
 macro_rules! calls {
     ($($number:ident => $(@$regs:ident)? $module:ident :: $function:ident ( $($arg:ty),* $(,)? ),)*) => {
+        #[expect(clippy::indexing_slicing, reason = "filled while compiling: a number too large is a compile error")]
         static TABLE: [Option<Handler>; SIZE] = {
             let mut table: [Option<Handler>; SIZE] = [None; SIZE];
             $(table[nr::$number as usize] = Some(|task, regs| {

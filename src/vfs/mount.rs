@@ -195,7 +195,7 @@ pub(crate) fn tree_seq() -> u64 {
 
 /// The mount on `dentry` of mount `parent`, uncounted.
 #[inline]
-pub(crate) fn find_rcu<'g>(g: &'g rcu::ReadGuard, parent: u32, dentry: u64) -> Option<&'g KArc<Mount>> {
+pub(crate) fn find_rcu(g: &rcu::ReadGuard, parent: u32, dentry: u64) -> Option<&KArc<Mount>> {
     let t = table().load(g)?;
     let i = t.binary_search_by(|e| (e.parent, e.dentry).cmp(&(parent, dentry))).ok()?;
     t.get(i).map(|e| &e.mount)

@@ -101,10 +101,11 @@ pub fn open(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8], how: OpenHow) -> Re
         return open_found(path, flags, cx.cred);
     }
     // The file is usually there already: then the fast walk finds it.
-    if !exclusive && name.last() != Some(&b'/') {
-        if let Ok(path) = namei::lookup(cx, at, name, lf) {
-            return open_existing(path, flags, cx.cred);
-        }
+    if !exclusive
+        && name.last() != Some(&b'/')
+        && let Ok(path) = namei::lookup(cx, at, name, lf)
+    {
+        return open_existing(path, flags, cx.cred);
     }
     let mut walk = Walk::new(cx, at, name);
     loop {

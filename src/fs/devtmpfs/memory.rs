@@ -311,7 +311,7 @@ fn format_record(out: &mut SeqBuf, r: &Record, text: &[u8]) -> fmt::Result {
     let prio = u32::from(r.facility.number()) << 3 | r.level as u32;
     write!(out, "{},{},{},-;", prio, r.seq, r.time / 1000)?;
     for &b in text {
-        if b < b' ' || b >= 127 || b == b'\\' {
+        if !(b' '..127).contains(&b) || b == b'\\' {
             write!(out, "\\x{b:02x}")?;
         } else {
             out.write_char(char::from(b))?;

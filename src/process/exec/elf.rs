@@ -90,8 +90,8 @@ fn read_header(b: &[u8]) -> Option<Header> {
         return None;
     }
     let pie = match u32::from(kind) {
-        k if k == e::ET_EXEC as u32 => false,
-        k if k == e::ET_DYN as u32 => true,
+        k if k == e::ET_EXEC => false,
+        k if k == e::ET_DYN => true,
         _ => return None,
     };
     let phnum = u16_at(b, 56)?;
@@ -139,24 +139,24 @@ fn entry(plan: &mut Plan, ph: &[u8]) -> Option<()> {
     let (offset, vaddr) = (u64_at(ph, 8)?, u64_at(ph, 16)?);
     let (filesz, memsz, align) = (u64_at(ph, 32)?, u64_at(ph, 40)?, u64_at(ph, 48)?);
     match kind {
-        k if k == e::PT_LOAD as u32 => load(plan, flags, offset, vaddr, filesz, memsz, align),
-        k if k == e::PT_INTERP as u32 && plan.interp.is_none() => {
+        k if k == e::PT_LOAD => load(plan, flags, offset, vaddr, filesz, memsz, align),
+        k if k == e::PT_INTERP && plan.interp.is_none() => {
             // The path and its NUL: at least two bytes (binfmt_elf's own check).
-            if filesz < 2 || filesz > MAX_INTERP || offset.checked_add(filesz)? > i64::MAX as u64 {
+            if !(2..=MAX_INTERP).contains(&filesz) || offset.checked_add(filesz)? > i64::MAX as u64 {
                 return None;
             }
             plan.interp = Some((offset, filesz));
             Some(())
         }
-        k if k == e::PT_PHDR as u32 => {
+        k if k == e::PT_PHDR => {
             if vaddr >= USER_END {
                 return None;
             }
             plan.phdr = vaddr;
             Some(())
         }
-        k if k == e::PT_GNU_STACK as u32 => {
-            plan.exec_stack = flags & e::PF_X as u32 != 0;
+        k if k == e::PT_GNU_STACK => {
+            plan.exec_stack = flags & e::PF_X != 0;
             Some(())
         }
         _ => Some(()),
@@ -189,9 +189,9 @@ fn load(plan: &mut Plan, flags: u32, offset: u64, vaddr: u64, filesz: u64, memsz
             offset: offset & !PAGE_MASK,
             file_end: if filesz == 0 { start } else { vaddr + filesz },
             mem_end,
-            read: flags & e::PF_R as u32 != 0,
-            write: flags & e::PF_W as u32 != 0,
-            execute: flags & e::PF_X as u32 != 0,
+            read: flags & e::PF_R != 0,
+            write: flags & e::PF_W != 0,
+            execute: flags & e::PF_X != 0,
         })
         .ok()?;
     plan.low = plan.low.min(start);
