@@ -70,10 +70,12 @@ fn busiest_but(cpu: CpuId) -> Option<CpuId> {
 }
 
 /// Takes a waiting thread from `from` that may run on `to`, with `from`'s virtual time.
-/// Interrupts are off.
+/// Interrupts are off. A queue that somebody else has is left alone: its CPU schedules or is given
+/// work right now, and who waits in an interrupt for a CPU that the machine does not run (a virtual
+/// one) may wait longer than until the next tick.
 fn take_from(from: CpuId, to: CpuId) -> Option<(KBox<Task>, u64)> {
     let source = queue(from);
-    let mut rq = source.rq.lock();
+    let mut rq = source.rq.try_lock()?;
     // One that only just came waits for the CPU that was chosen for it; but it waits.
     let task = rq.steal(LOOK_AT, |job: &Job| job.thread.affinity().contains(to))?;
     source.nr.store(rq.nr() as u32, Ordering::Relaxed);

@@ -398,6 +398,22 @@ pub(crate) fn reschedule_cpu(cpu: CpuId) {
     }
 }
 
+/// As [`reschedule_cpu`], for a tick that repeats itself: does not wait for a queue that somebody has,
+/// and interrupts no CPU that was asked before.
+pub(crate) fn nudge_cpu(cpu: CpuId) {
+    let queue = queue(cpu);
+    let asked = {
+        let Some(rq) = queue.rq.try_lock_irq() else { return };
+        match rq.curr() {
+            Some(curr) => ask_to_reschedule(&curr.runner.thread),
+            None => queue.idle.get().is_some_and(|idle| ask_to_reschedule(idle)),
+        }
+    };
+    if asked && cpu != arch::cpu::id() {
+        smp::send_reschedule(cpu);
+    }
+}
+
 /// The end of the current thread.
 pub(crate) fn exit() -> ! {
     arch::preempt::disable();

@@ -36,7 +36,7 @@ impl rcu::Hooks for Hooks {
     }
 
     fn reschedule(&self, cpu: CpuId) {
-        cpu::reschedule_cpu(cpu);
+        cpu::nudge_cpu(cpu);
     }
 }
 
