@@ -115,10 +115,15 @@ impl ThreadQueue {
         let mut timer_is_set = false;
         let mut again = false;
         let outcome = loop {
+            // Announced before it stands in the queue, or is seen to: a waker that takes it out from
+            // here on finds the announcement. In the other order it could be taken out unheard, and
+            // sleep where no waker looks.
+            sleeper.state.begin(manner.how.state());
             if !sleeper.link.is_linked() {
                 self.enqueue(sleeper, manner.exclusive, again);
+                // Pairs with the fence in `wake`, which looks whether somebody stands here.
+                fence(Ordering::SeqCst);
             }
-            sleeper.state.begin(manner.how.state());
             if let Some(value) = condition() {
                 break Outcome::Ready(value);
             }
