@@ -101,6 +101,9 @@ pub fn getrandom(_: &Task, buf: UserAddr, len: usize, flags: u32) -> Result<usiz
     if flags & !(g::GRND_NONBLOCK | g::GRND_RANDOM | g::GRND_INSECURE) != 0 || flags & (g::GRND_RANDOM | g::GRND_INSECURE) == g::GRND_RANDOM | g::GRND_INSECURE {
         return Err(Errno::EINVAL);
     }
+    if !buf.range_ok(len as u64) {
+        return Err(Errno::EFAULT);
+    }
     if flags & g::GRND_INSECURE == 0 && !vfs::random::is_seeded() {
         if flags & g::GRND_NONBLOCK != 0 {
             return Err(Errno::EAGAIN);
