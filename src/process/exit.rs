@@ -107,6 +107,15 @@ fn leave(task: &Task, process: &Process, status: u32) -> bool {
             crate::signal::wake_for_signals(t);
         }
     }
+    // A stop that waited for this thread alone is complete now.
+    let stopped = crate::signal::complete_stop(&mut s);
+    drop(s);
+    if let Some(event) = stopped
+        && !last
+    {
+        let _family = FAMILY.lock();
+        notify_parent_of_job_event(&task.process, event);
+    }
     last
 }
 

@@ -198,6 +198,11 @@ pub fn requeue(task: &Task, from: UserAddr, n: u32, to: UserAddr, limit: u32, ex
             let source = if i <= j { &mut *low } else { high.as_deref_mut().ok_or(Errno::EINVAL)? };
             woken = wake_in(source, a, n, u32::MAX);
         }
+        if a == b {
+            // To where they are: they only count.
+            let waiting = low.iter().filter(|w| *w.key.lock() == a).count();
+            return Ok(woken + limit.min(waiting as u32));
+        }
         while moved < limit {
             let source = if i <= j { &mut *low } else { high.as_deref_mut().ok_or(Errno::EINVAL)? };
             let Some(w) = source.remove_first(|w| *w.key.lock() == a) else { break };
@@ -208,9 +213,6 @@ pub fn requeue(task: &Task, from: UserAddr, n: u32, to: UserAddr, limit: u32, ex
             };
             let _ = target.push_back(w);
             moved += 1;
-            if a == b {
-                break;
-            }
         }
         return Ok(woken + moved);
     }

@@ -243,7 +243,7 @@ impl tty::JobControl for JobControl {
     }
     fn current_ignores_or_blocks(&self, signal: u32) -> bool {
         let (Some(t), Some(s)) = (crate::task::current_arc(), Signal::new(signal)) else { return true };
-        t.signals.lock().blocked.contains(s) || t.process.action(s).handler == crate::signal::SIG_IGN
+        t.signals.lock_irq().blocked.contains(s) || t.process.action(s).handler == crate::signal::SIG_IGN
     }
     fn controlling_tty(&self) -> Option<KArc<tty::Tty>> {
         crate::task::current_arc()?.process.session()?.tty()

@@ -56,7 +56,7 @@ pub(super) fn stat(task: &Task, out: &mut SeqBuf) -> Result {
     });
     let (ignored, caught) = p.actions().map_or((Default::default(), Default::default()), |a| a.summary());
     let (pending, blocked) = {
-        let s = task.signals.lock();
+        let s = task.signals.lock_irq();
         (s.queue.pending(), s.blocked)
     };
     // Kernel threads: PF_KTHREAD.
@@ -167,7 +167,7 @@ pub(super) fn status(task: &Task, out: &mut SeqBuf) -> Result {
         (s.shared.pending(), s.shared.len())
     };
     let (pending, blocked, own) = {
-        let s = task.signals.lock();
+        let s = task.signals.lock_irq();
         (s.queue.pending(), s.blocked, s.queue.len())
     };
     write!(

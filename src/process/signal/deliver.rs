@@ -149,23 +149,26 @@ fn begin_stop(s: &mut ProcessSignals, signal: Signal) {
     }
 }
 
+/// The news that the whole process has stopped, when its last thread has parked or gone.
+pub(crate) fn complete_stop(s: &mut ProcessSignals) -> Option<JobEvent> {
+    let event = JobEvent::Stopped(s.stop?.signal);
+    let all = s.members.iter().all(|t| t.has_exited() || t.signals.lock().parked);
+    (all && s.event.replace(event) != Some(event)).then_some(event)
+}
+
 /// Waits in the stopped state until SIGCONT or the end of the process. The last thread of the
 /// process that arrives tells the parent.
 fn park(task: &Task) {
     let process = &task.process;
     let complete = {
         let mut s = process.signals.lock_irq();
-        let Some(stop) = s.stop else { return };
+        if s.stop.is_none() {
+            return;
+        }
         // With the lock held: a SIGCONT from here on finds the thread and lets it go on.
         sched::prepare_to_park();
         task.signals.lock().parked = true;
-        let all = s.members.iter().all(|t| t.has_exited() || t.signals.lock().parked);
-        if all && s.event != Some(JobEvent::Stopped(stop.signal)) {
-            s.event = Some(JobEvent::Stopped(stop.signal));
-            Some(JobEvent::Stopped(stop.signal))
-        } else {
-            None
-        }
+        complete_stop(&mut s)
     };
     if let Some(event) = complete {
         let _family = FAMILY.lock();
