@@ -66,9 +66,10 @@ impl DirContents for Root {
         match name {
             b"self" => link(false),
             b"thread-self" => link(true),
+            // A name that is not there is an error, not a free place: nothing can be made here.
             _ => match (parse_id(name), PROCESSES.get()) {
-                (Some(id), Some(p)) => p.lookup(&dir.sb, id),
-                _ => Ok(None),
+                (Some(id), Some(p)) => p.lookup(&dir.sb, id)?.map(Some).ok_or(Errno::ENOENT),
+                _ => Err(Errno::ENOENT),
             },
         }
     }

@@ -9,14 +9,12 @@ use mm::{AddressSpace, MapFlags, Prot};
 use sync::atomic::Ordering;
 use vfs::{
     d_path, proc_registry,
-    pseudo::{SeqBuf, no_memory},
+    pseudo::{LinkTarget, SeqBuf, no_memory},
 };
 
 /// Files of the root directory that are about the reader's own process.
 pub(super) fn register() -> Result {
-    proc_registry::add_fn("mounts", 0o444, |out| {
-        crate::task::current_arc().map_or(Ok(()), |task| mounts(&task, out))
-    })?;
+    proc_registry::add_link("mounts", kalloc::karc_dyn!(MountsLink => dyn LinkTarget)?)?;
     proc_registry::add_fn("sys/kernel/hostname", 0o444, |out| {
         let host = crate::task::current_arc().ok_or(Errno::ESRCH)?.ns()?.uts.names().host;
         out.push(host.as_bytes())?;
@@ -25,6 +23,15 @@ pub(super) fn register() -> Result {
     proc_registry::add_fn("sys/kernel/threads-max", 0o444, |out| {
         writeln!(out, "{}", frames::stats().total / 16).map_err(no_memory)
     })
+}
+
+/// /proc/mounts: the reader's own.
+struct MountsLink;
+
+impl LinkTarget for MountsLink {
+    fn text(&self, _: &vfs::Inode) -> Result<KBytes> {
+        Ok(KVec::try_from_slice(b"self/mounts")?)
+    }
 }
 
 /// A range of the process's own memory.

@@ -72,10 +72,10 @@ impl FdDir {
 
 impl DirContents for FdDir {
     fn lookup(&self, dir: &KArc<Inode>, name: &[u8]) -> Result<Option<KArc<Inode>>> {
-        let Some(task) = self.task.upgrade() else { return Ok(None) };
+        let task = super::alive(&self.task).ok_or(Errno::ENOENT)?;
         let number = if name == b"0" { Some(0) } else { procfs::parse_id(name) };
-        let Some(fd) = number.map(Fd) else { return Ok(None) };
-        let Ok(file) = task.file(fd) else { return Ok(None) };
+        let fd = number.map(Fd).ok_or(Errno::ENOENT)?;
+        let file = task.file(fd).map_err(|_| Errno::ENOENT)?;
         let (uid, gid) = super::owner(&task);
         // The link's own mode says how the file is open.
         let mode = if self.info {
@@ -94,7 +94,7 @@ impl DirContents for FdDir {
     }
 
     fn readdir(&self, _f: &OpenFile, pos: &mut u64, emit: &mut Emit<'_>) -> Result {
-        let task = self.task.upgrade().ok_or(Errno::ENOENT)?;
+        let task = super::alive(&self.task).ok_or(Errno::ENOENT)?;
         let Ok(files) = task.files() else { return Ok(()) };
         while let Some((fd, _file)) = files.next(Fd(pos.saturating_sub(2) as u32)) {
             let mut text = [0u8; 10];

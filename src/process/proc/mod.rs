@@ -8,7 +8,10 @@ mod files;
 mod links;
 mod stat;
 
-use crate::{init, task::Task};
+use crate::{
+    init,
+    task::{Life, Task},
+};
 use abi::{Errno, Result, raw::general as g};
 use kalloc::{KArc, KWeak, karc_dyn};
 use procfs::{Processes, ino_of};
@@ -49,6 +52,13 @@ impl Processes for All {
     fn current(&self) -> Option<(u32, u32)> {
         crate::task::with_current(|t| (t.process.id(), t.id()))
     }
+}
+
+/// The task, unless it is gone: reaped, or a thread that ended. Its memory may live on for a while.
+fn alive(task: &KWeak<Task>) -> Option<KArc<Task>> {
+    let task = task.upgrade()?;
+    let gone = task.process.links.lock().life == Life::Reaped || task.has_exited() && !task.is_leader();
+    (!gone).then_some(task)
 }
 
 /// Whom a file of the directory belongs to.
@@ -139,9 +149,9 @@ struct TaskDir {
 
 impl DirContents for TaskDir {
     fn lookup(&self, dir: &KArc<Inode>, name: &[u8]) -> Result<Option<KArc<Inode>>> {
-        let Some(task) = self.task.upgrade() else { return Ok(None) };
+        let task = alive(&self.task).ok_or(Errno::ENOENT)?;
         let found = ENTRIES.iter().enumerate().find(|(_, e)| e.name.as_bytes() == name && (self.process || !e.process_only));
-        let Some((number, named)) = found else { return Ok(None) };
+        let (number, named) = found.ok_or(Errno::ENOENT)?;
         let a = attrs(&task, number as u64 + 1, named.mode);
         let weak = self.task.clone();
         let sb = &dir.sb;
@@ -161,7 +171,7 @@ impl DirContents for TaskDir {
     }
 
     fn readdir(&self, _f: &OpenFile, pos: &mut u64, emit: &mut Emit<'_>) -> Result {
-        let task = self.task.upgrade().ok_or(Errno::ENOENT)?;
+        let task = alive(&self.task).ok_or(Errno::ENOENT)?;
         for (i, named) in ENTRIES.iter().enumerate().skip(pos.saturating_sub(2) as usize) {
             let next = i as u64 + 3;
             if !self.process && named.process_only {
@@ -206,7 +216,7 @@ struct TaskFile {
 
 impl Show for TaskFile {
     fn show(&self, out: &mut SeqBuf, _: &Reader<'_>) -> Result {
-        let task = self.task.upgrade().ok_or(Errno::ESRCH)?;
+        let task = alive(&self.task).ok_or(Errno::ESRCH)?;
         (self.show)(&task, out)
     }
     fn may_open(&self, _: &Inode, _flags: u32, cred: &Credentials) -> Result {
@@ -227,7 +237,7 @@ struct TaskStore {
 
 impl Store for TaskStore {
     fn store(&self, data: &[u8], _pos: u64, _: &Reader<'_>) -> Result<usize> {
-        let task = self.task.upgrade().ok_or(Errno::ESRCH)?;
+        let task = alive(&self.task).ok_or(Errno::ESRCH)?;
         (self.store)(&task, data)?;
         Ok(data.len())
     }
@@ -240,16 +250,17 @@ struct Threads {
 
 impl DirContents for Threads {
     fn lookup(&self, dir: &KArc<Inode>, name: &[u8]) -> Result<Option<KArc<Inode>>> {
-        let (Some(leader), Some(id)) = (self.task.upgrade(), procfs::parse_id(name)) else { return Ok(None) };
-        let Some(task) = leader.ns()?.pid.find(id) else { return Ok(None) };
+        let leader = alive(&self.task).ok_or(Errno::ENOENT)?;
+        let id = procfs::parse_id(name).ok_or(Errno::ENOENT)?;
+        let task = leader.ns()?.pid.find(id).ok_or(Errno::ENOENT)?;
         if !KArc::ptr_eq(&task.process, &leader.process) {
-            return Ok(None);
+            return Err(Errno::ENOENT);
         }
         directory(&dir.sb, &task, false).map(Some)
     }
 
     fn readdir(&self, _f: &OpenFile, pos: &mut u64, emit: &mut Emit<'_>) -> Result {
-        let leader = self.task.upgrade().ok_or(Errno::ENOENT)?;
+        let leader = alive(&self.task).ok_or(Errno::ENOENT)?;
         let mut threads = leader.process.threads()?;
         if threads.is_empty() {
             // A kernel thread, or a zombie.
