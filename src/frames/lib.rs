@@ -43,7 +43,7 @@ pub use boot::{free_reserved, init};
 pub use frame::{Frame, FrameFlags, FrameList};
 pub use memmap::{banks, frame_of, is_ram};
 pub use refs::{FrameRef, PageBlock};
-pub use stats::{Counter, MemStats, count, counter, stats};
+pub use stats::{Counter, MemStats, count, counter, stats, total_pages};
 
 /// Highest order of a block: 2^10 pages, 4 MiB.
 pub const MAX_ORDER: usize = 10;

@@ -108,6 +108,11 @@ pub struct MemStats {
     pub high_watermark: u64,
 }
 
+/// Pages that the allocator was given: [`MemStats::total`] without the cost of the rest.
+pub fn total_pages() -> u64 {
+    zone::zones().iter().map(zone::Zone::managed).sum()
+}
+
 /// The state of physical memory now. The parts are read one after the other.
 pub fn stats() -> MemStats {
     let mut s = MemStats::default();

@@ -151,6 +151,11 @@ impl Zone {
         }
     }
 
+    /// Pages that were handed over.
+    pub(crate) fn managed(&self) -> u64 {
+        self.managed.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn add_present(&self, pages: u64) {
         self.present.fetch_add(pages, Ordering::Relaxed);
     }

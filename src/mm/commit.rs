@@ -15,12 +15,12 @@ pub fn committed_pages() -> u64 {
 
 /// Pages that could be promised without overcommitting (`CommitLimit` at the default ratio of 50).
 pub fn commit_limit_pages() -> u64 {
-    frames::stats().total / 2
+    frames::total_pages() / 2
 }
 
 /// Promises pages; ENOMEM when they are more than the machine has.
 pub(crate) fn charge(pages: u64) -> Result {
-    if pages > frames::stats().total {
+    if pages > frames::total_pages() {
         return Err(Errno::ENOMEM);
     }
     COMMITTED.add(i64::try_from(pages).map_err(|_| Errno::ENOMEM)?);

@@ -69,6 +69,11 @@ impl<'a> Gather<'a> {
         }
     }
 
+    /// Clears the entries of `[start, end)`.
+    pub(crate) fn take_range(&mut self, start: u64, end: u64) {
+        self.space.table.visit(start, end, |addr, slot| self.take(addr, slot));
+    }
+
     /// Clears an entry.
     pub(crate) fn take(&mut self, addr: u64, slot: &mut PteSlot<'_>) {
         let Some((_, frame)) = slot.take() else { return };
@@ -109,17 +114,11 @@ impl<'a> Gather<'a> {
 /// No fault is at work there.
 pub(crate) fn zap(space: &AddressSpace, start: u64, end: u64) {
     let mut gather = Gather::new(space, false);
-    space.table.visit(start, end, |addr, slot| gather.take(addr, slot));
+    gather.take_range(start, end);
     gather.finish();
     space.free_tables(start, end);
 }
 
-/// Unmaps everything; nobody runs in the space any more. The tables go with the space.
-pub(crate) fn zap_all(space: &AddressSpace) {
-    let mut gather = Gather::new(space, true);
-    space.table.visit(0, abi::USER_END, |addr, slot| gather.take(addr, slot));
-    gather.finish();
-}
 
 /// Gives the pages of `[start, end)` the protection of their area. No fault is at work there.
 pub(crate) fn reprotect(space: &AddressSpace, start: u64, end: u64, prot: Prot) {
@@ -197,6 +196,6 @@ pub(crate) fn move_pages(space: &AddressSpace, from: u64, to: u64, len: u64) {
 /// Drops the pages of `[start, end)`; the area stays, live, and fills again by faults.
 pub(crate) fn drop_pages(space: &AddressSpace, start: u64, end: u64) {
     let mut gather = Gather::new(space, false);
-    space.table.visit(start, end, |addr, slot| gather.take(addr, slot));
+    gather.take_range(start, end);
     gather.finish();
 }

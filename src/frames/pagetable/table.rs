@@ -94,6 +94,20 @@ impl Table {
         unsafe { &*base.add(i % ENTRIES) }
     }
 
+    /// The first entry of `from..to` that is not zero, or `to`. Without the lock it is a hint.
+    #[inline]
+    pub(super) fn next_used(self, mut from: usize, to: usize) -> usize {
+        let at = |i: usize| self.entry(i).load(Ordering::Relaxed);
+        // Most of a table is empty: four at a time over that.
+        while from + 4 <= to && at(from) | at(from + 1) | at(from + 2) | at(from + 3) == 0 {
+            from += 4;
+        }
+        while from < to && at(from) == 0 {
+            from += 1;
+        }
+        from
+    }
+
     #[track_caller]
     pub(super) fn lock(self) -> sync::spin::RawSpinGuard<'static> {
         self.lock_nested(0)

@@ -201,6 +201,15 @@ impl PageTable {
         &self,
         start: UserAddr,
         end: UserAddr,
+        f: impl FnMut(UserAddr, &mut PteSlot<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        self.visit_some::<false>(start, end, f)
+    }
+
+    fn visit_some<const USED: bool>(
+        &self,
+        start: UserAddr,
+        end: UserAddr,
         mut f: impl FnMut(UserAddr, &mut PteSlot<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let mut at = start.page_down().0;
@@ -226,11 +235,23 @@ impl PageTable {
             if !t.is_alive() {
                 continue;
             }
-            while at < stop {
-                let mut slot = PteSlot { table: t, entry: t.entry(index(at, 3)), addr: UserAddr(at) };
-                f(UserAddr(at), &mut slot)?;
-                at += PAGE_SIZE as u64;
+            let base = at & !(LEAF_SPAN - 1);
+            let (mut i, last) = (index(at, 3), (stop - base).div_ceil(PAGE_SIZE as u64) as usize);
+            if USED && t.used() == 0 {
+                i = last;
             }
+            while i < last {
+                if USED {
+                    i = t.next_used(i, last);
+                    if i == last {
+                        break;
+                    }
+                }
+                let addr = UserAddr(base + i as u64 * PAGE_SIZE as u64);
+                f(addr, &mut PteSlot { table: t, entry: t.entry(i), addr })?;
+                i += 1;
+            }
+            at = stop;
             drop(held);
             drop(guard);
         }
@@ -242,9 +263,9 @@ impl PageTable {
         &self,
         start: UserAddr,
         end: UserAddr,
-        mut f: impl FnMut(UserAddr, &mut PteSlot<'_>) -> ControlFlow<()>,
+        f: impl FnMut(UserAddr, &mut PteSlot<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        self.visit(start, end, |a, s| if s.get().is_none() { ControlFlow::Continue(()) } else { f(a, s) })
+        self.visit_some::<true>(start, end, f)
     }
 
     /// As [`visit`](Self::visit), making the tables that are missing (may sleep).
@@ -342,17 +363,21 @@ impl PageTable {
             if !src.is_alive() || !dst.is_alive() {
                 continue;
             }
+            let (i, j) = (index(a, 3), index(b, 3));
+            let pages = run.div_ceil(PAGE_SIZE as u64) as usize;
             let mut n = 0;
-            while n < run {
-                let (x, y) = (src.entry(index(a + n, 3)), dst.entry(index(b + n, 3)));
-                if x.load(Ordering::Relaxed) != 0 {
-                    let mut s = PteSlot { table: src, entry: x, addr: UserAddr(a + n) };
-                    let mut d = PteSlot { table: dst, entry: y, addr: UserAddr(b + n) };
-                    if f(UserAddr(a + n), &mut s, &mut d).is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+            loop {
+                n = src.next_used(i + n, i + pages) - i;
+                if n == pages {
+                    break;
                 }
-                n += PAGE_SIZE as u64;
+                let bytes = n as u64 * PAGE_SIZE as u64;
+                let mut s = PteSlot { table: src, entry: src.entry(i + n), addr: UserAddr(a + bytes) };
+                let mut d = PteSlot { table: dst, entry: dst.entry(j + n), addr: UserAddr(b + bytes) };
+                if f(UserAddr(a + bytes), &mut s, &mut d).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                n += 1;
             }
             done += run;
         }
@@ -467,19 +492,20 @@ impl Drop for PageTable {
     /// present give up their references.
     fn drop(&mut self) {
         fn free(t: Table, level: u8) {
-            if t.used() > 0 {
-                for i in 0..ENTRIES {
-                    let e = t.entry(i).swap(0, Ordering::AcqRel);
-                    if e == 0 {
-                        continue;
+            let (mut i, mut left) = (0, t.used());
+            while left > 0 {
+                i = t.next_used(i, ENTRIES);
+                if i == ENTRIES {
+                    break;
+                }
+                let e = t.entry(i).swap(0, Ordering::AcqRel);
+                left -= 1;
+                if level < 3 {
+                    if let Some(below) = Table::of(e) {
+                        free(below, level + 1);
                     }
-                    if level < 3 {
-                        if let Some(below) = Table::of(e) {
-                            free(below, level + 1);
-                        }
-                    } else {
-                        drop(owned(Pte(e)));
-                    }
+                } else {
+                    drop(owned(Pte(e)));
                 }
             }
             t.die();

@@ -37,15 +37,20 @@ impl AddressSpace {
         if self.counts.get().areas == 0 {
             return;
         }
-        self.each(|area| area.freeze());
-        tlb::zap_all(self);
+        // The tables go with the space, and whatever TLBs hold of it is never used.
+        let mut gather = tlb::Gather::new(self, true);
+        let mut sums = edit::Sums::default();
+        self.each(|area| {
+            area.freeze();
+            gather.take_range(area.start, area.end);
+            sums.add(area);
+        });
+        gather.finish();
         self.each(|area| {
             edit::leave(area);
             commit::uncharge(if area.accounted() { area.pages() } else { 0 });
-            let mut sums = edit::Sums::default();
-            sums.add(area);
-            self.counts.change(&sums, &edit::Sums::default());
         });
+        self.counts.change(&sums, &edit::Sums::default());
         drop(writer);
         // Closing files takes locks that come before ours. The frozen areas are still in the map,
         // so that no list of them is needed.
@@ -53,7 +58,7 @@ impl AddressSpace {
         self.areas.clear();
     }
 
-    fn each(&self, f: impl Fn(&kalloc::KArc<crate::Area>)) {
+    fn each(&self, mut f: impl FnMut(&kalloc::KArc<crate::Area>)) {
         let mut at = 0;
         while let Some(area) = self.area_from(at) {
             f(&area);
