@@ -2,27 +2,40 @@
 //! shell on the console.
 //!
 //! In this order: `/etc/rc`; then, if there is a `/job.sh`, that script and power off; else, if the
-//! kernel's command line has the word `test-userland`, the test programs and power off; else a
-//! shell on the console, started again whenever it ends, while orphans are reaped.
+//! kernel's command line has the word `test-userland`, the test programs and power off; else, where
+//! there is an agetty and the command line has no word `single`, that on the console's terminal, which
+//! asks for a login; else a shell on the console. Either is started again whenever it ends, while orphans are reaped.
+//!
+//! Called by the name `poweroff` or `reboot` it does that, for systems whose own init would have
+//! brought such programs.
 //!
 //! It uses bare system calls where std would do more than needed: it runs on kernels that are
 //! being brought up.
 
 use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
 const SHELL: &CStr = c"/bin/sh";
 const TESTS: &CStr = c"/bin/linnet-tests";
+const GETTY: &CStr = c"/sbin/agetty";
 const CONSOLE: &CStr = c"/dev/console";
 const ENVIRONMENT: [&CStr; 4] = [c"PATH=/bin:/sbin:/usr/bin", c"HOME=/root", c"TERM=linux", c"USER=root"];
 
 fn main() {
+    match std::env::args_os().next().as_deref().map(|name| Path::new(name).file_name().unwrap_or(name).as_bytes()) {
+        Some(b"poweroff") => end_system(libc::RB_POWER_OFF),
+        Some(b"reboot") => end_system(libc::RB_AUTOBOOT),
+        _ => {}
+    }
     // SAFETY: getpid has no preconditions.
     if unsafe { libc::getpid() } != 1 {
         eprintln!("init: not process 1, nothing to do");
         std::process::exit(1);
     }
     mount_pseudo_file_systems();
+    set_host_name();
     open_console();
     println!("init: Linnet user space is up");
     if exists(c"/etc/rc") {
@@ -31,7 +44,7 @@ fn main() {
     if exists(c"/job.sh") {
         let status = run(SHELL, &[c"sh", c"/job.sh"]);
         println!("init: job ended with status {status}");
-        power_off();
+        end_system(libc::RB_POWER_OFF);
     }
     if asked_for(b"test-userland") {
         let mut words = vec![c"linnet-tests".to_owned()];
@@ -39,13 +52,18 @@ fn main() {
         let words: Vec<&CStr> = words.iter().map(|word| word.as_c_str()).collect();
         let status = run(TESTS, &words);
         println!("init: tests ended with status {status}");
-        power_off();
+        end_system(libc::RB_POWER_OFF);
     }
+    let terminal = console_terminal();
+    let getty = [c"agetty", c"-o", c"-p -- \\u", c"--noclear", c"--keep-baud", c"115200,38400,9600", &terminal, c"vt220"];
+    let has_getty = exists(GETTY) && !asked_for(b"single");
     loop {
-        let shell = spawn(SHELL, &[c"-sh"], true);
+        let shell = if has_getty { spawn(GETTY, &getty, false) } else { spawn(SHELL, &[c"-sh"], true) };
         if shell > 0 {
             wait_for(shell);
-            println!("init: the shell ended, starting another");
+            if !has_getty {
+                println!("init: the shell ended, starting another");
+            }
         } else {
             println!("init: cannot start a shell: {}", std::io::Error::last_os_error());
             wait_for(-1);
@@ -58,7 +76,10 @@ fn mount_pseudo_file_systems() {
         (c"proc", c"/proc", c""),
         (c"sysfs", c"/sys", c""),
         (c"devtmpfs", c"/dev", c""),
+        (c"devpts", c"/dev/pts", c"gid=5,mode=620,ptmxmode=666"),
+        (c"tmpfs", c"/dev/shm", c"mode=1777"),
         (c"tmpfs", c"/tmp", c"mode=1777"),
+        (c"tmpfs", c"/run", c"mode=755"),
     ] {
         // SAFETY: all pointers are to NUL-terminated constants. What a kernel lacks (sysfs, say)
         // or has mounted itself (devtmpfs) is no reason to stop.
@@ -66,6 +87,16 @@ fn mount_pseudo_file_systems() {
             libc::mkdir(target.as_ptr(), 0o755);
             libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast());
         }
+    }
+}
+
+/// Names the machine as /etc/hostname says, if there is one.
+fn set_host_name() {
+    let text = std::fs::read("/etc/hostname").unwrap_or_default();
+    let name = text.trim_ascii();
+    if !name.is_empty() {
+        // SAFETY: pointer and length are those of a live slice.
+        unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
     }
 }
 
@@ -101,6 +132,14 @@ fn command_line() -> Vec<u8> {
 fn asked_for(word: &[u8]) -> bool {
     command_line().split(u8::is_ascii_whitespace).any(|have| have == word)
         || std::env::args_os().any(|have| have.as_encoded_bytes() == word)
+}
+
+/// The terminal behind /dev/console: of the last `console=` on the command line.
+fn console_terminal() -> CString {
+    let line = command_line();
+    let last = line.split(u8::is_ascii_whitespace).rev().find_map(|word| word.strip_prefix(b"console="));
+    let name = last.and_then(|value| value.split(|byte| *byte == b',').next()).unwrap_or(b"console");
+    CString::new(name).unwrap_or_else(|_| c"console".to_owned())
 }
 
 /// The names after `tests=` on the command line, separated by commas; none means all.
@@ -166,11 +205,16 @@ fn wait_for(pid: libc::pid_t) -> i32 {
     }
 }
 
-fn power_off() -> ! {
+/// Ends the system as `reboot(2)` does with `how`. Only process 1 waits for it: a program that may
+/// not end it says so.
+fn end_system(how: libc::c_int) -> ! {
     // SAFETY: neither call has preconditions.
     unsafe {
         libc::sync();
-        libc::reboot(libc::RB_POWER_OFF);
+        if libc::reboot(how) != 0 && libc::getpid() != 1 {
+            eprintln!("cannot end the system: {}", std::io::Error::last_os_error());
+            std::process::exit(1);
+        }
     }
     loop {
         // SAFETY: pause has no preconditions.
