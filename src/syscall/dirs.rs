@@ -6,6 +6,7 @@ use crate::{
 };
 use abi::{DevNum, Errno, Result, UserAddr, raw::general as g};
 use arch::user::UserSlice;
+use arrayvec::ArrayVec;
 use process::Task;
 use vfs::{Fd, Lookup, LookupFlags, Path};
 
@@ -48,17 +49,18 @@ struct Entry<'a> {
     next: u64,
 }
 
+/// Writes `struct linux_dirent64`: inode, next position, size, kind, name, zeroes up to the size.
 fn put_entry(to: &UserSlice, entry: &Entry<'_>, size: usize) -> Result {
-    let mut raw = [0u8; DIRENT_HEAD + 256 + 8];
-    let raw = raw.get_mut(..size).ok_or(Errno::EINVAL)?;
-    let (head, name) = raw.split_at_mut_checked(DIRENT_HEAD).ok_or(Errno::EINVAL)?;
-    let parts: [&[u8]; 4] =
-        [&entry.ino.to_le_bytes(), &entry.next.to_le_bytes(), &(size as u16).to_le_bytes(), &[entry.kind]];
-    for (to, from) in head.iter_mut().zip(parts.iter().flat_map(|p| p.iter())) {
-        *to = *from;
+    let mut raw = ArrayVec::<u8, { (DIRENT_HEAD + 256).next_multiple_of(8) }>::new();
+    let end = [0; 8];
+    let padding = end.get(..size.saturating_sub(DIRENT_HEAD + entry.name.len())).ok_or(Errno::EINVAL)?;
+    let size = (size as u16).to_le_bytes();
+    let parts: [&[u8]; 6] =
+        [&entry.ino.to_le_bytes(), &entry.next.to_le_bytes(), &size, &[entry.kind], entry.name, padding];
+    for part in parts {
+        raw.try_extend_from_slice(part).map_err(|_| Errno::EINVAL)?;
     }
-    name.get_mut(..entry.name.len()).ok_or(Errno::EINVAL)?.copy_from_slice(entry.name);
-    to.write_from(raw)
+    to.write_from(&raw)
 }
 
 fn walk(task: &Task, dir: DirFd, path: UserPath, flags: LookupFlags) -> Result<Path> {

@@ -1,7 +1,7 @@
 //! The random generator behind /dev/urandom, getrandom(2), AT_RANDOM and address randomisation.
 //!
 //! ChaCha20 with fast key erasure: every request takes its bytes from a fresh stream whose first
-//! 32 bytes replace the key at once, so that a later look at the state tells nothing about what
+//! 32 bytes replace the key at once (so that up to 32 bytes cost one block), so that a later look at the state tells nothing about what
 //! was given out (Bernstein, "Fast-key-erasure random-number generators", 2017). What is fed in is
 //! mixed by encrypting: the new key is a block under (old key xor input), 32 bytes of input a step.
 //!
@@ -11,9 +11,9 @@
 //! getrandom(2) waits or says EAGAIN.
 
 use crate::class;
-use rand_chacha::{
-    ChaCha20Rng,
-    rand_core::{RngCore, SeedableRng},
+use chacha20::{
+    ChaCha20,
+    cipher::{KeyIvInit, StreamCipher},
 };
 use sched::WaitQueue;
 use sync::{
@@ -43,8 +43,7 @@ pub fn feed(data: &[u8], bits: u32) {
         for (k, b) in s.key.iter_mut().zip(chunk) {
             *k ^= b;
         }
-        let mut rng = ChaCha20Rng::from_seed(s.key);
-        rng.fill_bytes(&mut s.key);
+        s.key = stir(&s.key);
     }
     s.bits = s.bits.saturating_add(bits).min(ENOUGH);
     let seeded = s.bits >= ENOUGH;
@@ -70,19 +69,43 @@ pub fn waiters() -> &'static WaitQueue {
     &WAITERS
 }
 
+/// The key stream of a key that is used once.
+fn stream(key: &[u8; 32]) -> ChaCha20 {
+    ChaCha20::new(key.into(), &[0; 12].into())
+}
+
+/// A key that tells nothing of the one it was made of.
+fn stir(key: &[u8; 32]) -> [u8; 32] {
+    let mut new = [0; 32];
+    stream(key).apply_keystream(&mut new);
+    new
+}
+
 /// Fills `out`. Any context.
 pub fn fill(out: &mut [u8]) {
     let now = arch::clock::counter().to_le_bytes();
-    let mut rng = {
+    let mut block = [0; 64];
+    let mut cipher = {
         let mut s = STATE.lock_irq();
         for (k, b) in s.key.iter_mut().zip(now) {
             *k ^= b;
         }
-        let mut rng = ChaCha20Rng::from_seed(s.key);
-        rng.fill_bytes(&mut s.key);
-        rng
+        let mut cipher = stream(&s.key);
+        cipher.apply_keystream(&mut block);
+        if let Some((key, _)) = block.split_first_chunk::<32>() {
+            s.key = *key;
+        }
+        cipher
     };
-    rng.fill_bytes(out);
+    let (_, spare) = block.split_at(32);
+    let (first, rest) = out.split_at_mut(out.len().min(spare.len()));
+    for (to, from) in first.iter_mut().zip(spare) {
+        *to = *from;
+    }
+    if !rest.is_empty() {
+        rest.fill(0);
+        cipher.apply_keystream(rest);
+    }
 }
 
 /// A random number.
@@ -100,8 +123,7 @@ pub fn feed_jitter(samples: u32) {
     let mut pool = [0u8; 32];
     for i in 0..samples {
         // Work whose time depends on caches and on what else the machine does.
-        let mut rng = ChaCha20Rng::from_seed(pool);
-        rng.fill_bytes(&mut pool);
+        pool = stir(&pool);
         let now = arch::clock::counter();
         let delta = now.wrapping_sub(last);
         let varied = delta != last_delta;

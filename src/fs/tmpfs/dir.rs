@@ -108,12 +108,13 @@ impl Entries {
         drop(old);
     }
 
-    /// The first entry from `cookie` on: copies its name to `name`; returns cookie, length and file.
-    pub(crate) fn next(&self, cookie: u64, name: &mut [u8; vfs::NAME_MAX]) -> Option<(u64, usize, KArc<Inode>)> {
+    /// The first entry from `cookie` on: copies its name to `name`; returns cookie, length, inode
+    /// number and kind of file.
+    pub(crate) fn next(&self, cookie: u64, name: &mut [u8; vfs::NAME_MAX]) -> Option<(u64, usize, u64, u8)> {
         let t = self.0.lock();
         let (at, e) = t.by_cookie.lower_bound(&cookie)?;
         name.get_mut(..e.name.len())?.copy_from_slice(e.name.as_slice());
-        Some((*at, e.name.len(), e.inode.clone()))
+        Some((*at, e.name.len(), e.inode.ino, e.inode.mode().dirent_type()))
     }
 
     /// Lets go of everything: the file system ends.

@@ -459,9 +459,9 @@ impl FileOps for TmpDir {
         }
         let entries = Node::node_of(&f.inode)?.entries()?;
         let mut name = [0; vfs::NAME_MAX];
-        while let Some((cookie, len, inode)) = entries.next(*pos, &mut name) {
+        while let Some((cookie, len, ino, kind)) = entries.next(*pos, &mut name) {
             let text = name.get(..len).unwrap_or(&[]);
-            if !emit(text, inode.ino, inode.mode().dirent_type(), cookie + 1) {
+            if !emit(text, ino, kind, cookie + 1) {
                 *pos = cookie;
                 return Ok(());
             }
