@@ -488,29 +488,6 @@ fn shared_anonymous_memory_is_shared_with_the_child() {
 }
 
 #[test]
-fn shared_memory_has_one_key_in_all_spaces_and_the_last_user_unmaps() {
-    without_leak(|| {
-        let (_, file) = memory_file(4);
-        let (p, q) = (Program::new(), Program::new());
-        p.file_at(at(0), 4, Prot::RW, true, &file, 0).unwrap();
-        q.file_at(at(8), 2, Prot::R, true, &file, 2).unwrap();
-        q.anon_at(at(0), 1, Prot::RW).unwrap();
-        let key = p.space.shared_object(UserAddr(at(3) + 8)).unwrap();
-        assert!(key.is_some());
-        assert_eq!(q.space.shared_object(UserAddr(at(9) + 8)), Ok(key));
-        assert_ne!(q.space.shared_object(UserAddr(at(8) + 8)), Ok(key));
-        assert_eq!(q.space.shared_object(UserAddr(at(0))), Ok(None));
-        assert_eq!(q.space.shared_object(UserAddr(at(5))), Err(Errno::EFAULT));
-        p.store(at(0), 1).unwrap();
-        p.space.join();
-        p.space.leave();
-        assert_eq!((p.space.user_count(), p.load(at(0))), (1, Ok(1)));
-        p.space.leave();
-        assert_eq!((p.space.stats().areas, p.space.peak_rss_kib()), (0, 4));
-    });
-}
-
-#[test]
 fn a_shared_mapping_of_a_read_only_file_never_becomes_writable() {
     without_leak(|| {
         let (cache, _) = memory_file(1);

@@ -64,7 +64,7 @@ pub fn openat2(task: &Task, dir: DirFd, path: UserPath, how: UserAddr, size: usi
     let [flags, mode, resolve] = UserPtr::<[u64; 3]>::new(how).read()?;
     let flags = u32::try_from(flags).map_err(|_| Errno::EINVAL)?;
     let creates = flags & (g::O_CREAT | g::__O_TMPFILE) != 0;
-    if mode & !0o7777 != 0 || mode != 0 && !creates || flags & !OPEN_FLAGS != 0 {
+    if mode & !0o7777 != 0 || mode != 0 && !creates || flags & !vfs::OPEN_FLAGS != 0 {
         return Err(Errno::EINVAL);
     }
     if resolve != 0 {
@@ -74,25 +74,6 @@ pub fn openat2(task: &Task, dir: DirFd, path: UserPath, how: UserAddr, size: usi
     let path = path.read()?;
     open(task, dir, path.as_bytes(), flags, mode as u32)
 }
-
-/// Every flag that `open(2)` has (VALID_OPEN_FLAGS).
-const OPEN_FLAGS: u32 = g::O_ACCMODE
-    | g::O_CREAT
-    | g::O_EXCL
-    | g::O_NOCTTY
-    | g::O_TRUNC
-    | g::O_APPEND
-    | g::O_NONBLOCK
-    | g::O_SYNC
-    | g::FASYNC
-    | g::O_DIRECT
-    | g::O_LARGEFILE
-    | g::O_DIRECTORY
-    | g::O_NOFOLLOW
-    | g::O_NOATIME
-    | g::O_CLOEXEC
-    | g::O_PATH
-    | g::__O_TMPFILE;
 
 pub fn close(task: &Task, fd: i32) -> Result {
     task.files()?.close(Fd::from_raw(fd)?).map_err(no_restart)

@@ -34,7 +34,8 @@ impl OpenHow {
 
 /// O_TMPFILE without the O_DIRECTORY that it includes.
 const TMPFILE: u32 = g::__O_TMPFILE;
-const KNOWN: u32 = g::O_ACCMODE
+/// Every flag that `open(2)` has (Linux's VALID_OPEN_FLAGS); `openat2(2)` refuses others.
+pub const OPEN_FLAGS: u32 = g::O_ACCMODE
     | g::O_CREAT
     | g::O_EXCL
     | g::O_NOCTTY
@@ -67,7 +68,7 @@ pub fn set_fifo_opener(o: &'static dyn FifoOpener) {
 
 /// Opens `name`, relative to `at` (None: the working directory).
 pub fn open(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8], how: OpenHow) -> Result<KArc<OpenFile>> {
-    let mut flags = how.flags & KNOWN;
+    let mut flags = how.flags & OPEN_FLAGS;
     if flags & TMPFILE != 0 {
         if flags & g::O_DIRECTORY == 0 || flags & g::O_CREAT != 0 || flags & g::O_ACCMODE == g::O_RDONLY {
             return Err(Errno::EINVAL);

@@ -21,7 +21,6 @@ mod remap;
 mod remote;
 mod stats;
 mod unmap;
-mod users;
 
 use abi::{CpuId, CpuMask, PAGE_SHIFT, Result, USER_END, UserAddr};
 use arch::mmu;
@@ -59,7 +58,6 @@ pub struct AddressSpace {
     pub(crate) rss: RssCounters,
     counts: Counts,
     layout: SpinLock<Layout>,
-    users: users::Users,
 }
 
 /// The writer's mutex, held.
@@ -85,7 +83,6 @@ impl AddressSpace {
                 rss,
                 counts: Counts::default(),
                 layout: SpinLock::new(Layout::default(), &locks::LAYOUT),
-                users: users::Users::new(),
             })
         })?;
         Ok(space)
