@@ -58,6 +58,8 @@ bitflags::bitflags! {
         const ACCOUNTED = 1 << 12;
         /// Not in core dumps (MADV_DONTDUMP).
         const DONTDUMP = 1 << 13;
+        /// Beside LOCKED: pages come by faults, as ever, and then stay (MLOCK_ONFAULT).
+        const LOCKONFAULT = 1 << 14;
     }
 }
 
@@ -82,7 +84,7 @@ pub struct Limits {
     pub data: u64,
     /// RLIMIT_STACK
     pub stack: u64,
-    /// RLIMIT_MEMLOCK
+    /// RLIMIT_MEMLOCK; no limit for who has CAP_IPC_LOCK.
     pub memlock: u64,
 }
 

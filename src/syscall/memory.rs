@@ -3,12 +3,21 @@
 use abi::{Errno, PAGE_MASK, Result, UserAddr, raw::general as g};
 use arch::user::UserSlice;
 use kalloc::KArc;
-use mm::{AddressSpace, Advice, Backing, Fixed, MapFlags, MapRequest, Prot, RemapFlags, RemapRequest};
+use mm::{AddressSpace, Advice, Backing, Fixed, Limits, LockMode, MapFlags, MapRequest, Prot, RemapFlags, RemapRequest};
 use process::Task;
 use vfs::Fd;
 
 fn space(task: &Task) -> Result<KArc<AddressSpace>> {
     task.mm().ok_or(Errno::ENOMEM)
+}
+
+/// The limits that calls on memory obey; who has CAP_IPC_LOCK may lock any amount.
+fn limits(task: &Task) -> Result<Limits> {
+    let mut limits = process::memory_limits(task.process());
+    if task.with_cred(|c| c.capable(vfs::Cap::IPC_LOCK))? {
+        limits.memlock = u64::MAX;
+    }
+    Ok(limits)
 }
 
 /// PROT_* to a protection; PROT_BTI and PROT_MTE are unknown to CPUs without them.
@@ -79,7 +88,7 @@ pub fn mmap(task: &Task, addr: UserAddr, len: u64, prot: u32, flags: u32, fd: i3
         prot: protection(prot)?,
         flags: map_flags,
         backing,
-        limits: process::memory_limits(task.process()),
+        limits: limits(task)?,
     })
 }
 
@@ -108,7 +117,7 @@ pub fn mprotect(task: &Task, addr: UserAddr, len: u64, prot: u32) -> Result {
 
 pub fn mremap(task: &Task, old: UserAddr, old_len: u64, new_len: u64, flags: u32, new: UserAddr) -> Result<UserAddr> {
     let flags = RemapFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-    let limits = process::memory_limits(task.process());
+    let limits = limits(task)?;
     space(task)?.remap(RemapRequest { old, old_len, new_len, flags, new, limits })
 }
 
@@ -134,15 +143,38 @@ pub fn msync(task: &Task, addr: UserAddr, len: u64, flags: u32) -> Result {
 }
 
 pub fn mlock(task: &Task, addr: UserAddr, len: u64) -> Result {
-    let limit = if task.with_cred(|c| c.capable(vfs::Cap::IPC_LOCK))? { u64::MAX } else { task.process().limit(g::RLIMIT_MEMLOCK) };
-    space(task)?.lock_range(addr, len, true, limit)
+    space(task)?.lock_range(addr, len, LockMode::Now, &limits(task)?)
+}
+
+pub fn mlock2(task: &Task, addr: UserAddr, len: u64, flags: u32) -> Result {
+    let mode = match flags {
+        0 => LockMode::Now,
+        g::MLOCK_ONFAULT => LockMode::OnFault,
+        _ => return Err(Errno::EINVAL),
+    };
+    space(task)?.lock_range(addr, len, mode, &limits(task)?)
 }
 
 pub fn munlock(task: &Task, addr: UserAddr, len: u64) -> Result {
-    space(task)?.lock_range(addr, len, false, u64::MAX)
+    space(task)?.lock_range(addr, len, LockMode::Off, &limits(task)?)
+}
+
+pub fn mlockall(task: &Task, flags: u32) -> Result {
+    let known = g::MCL_CURRENT | g::MCL_FUTURE | g::MCL_ONFAULT;
+    if flags == 0 || flags & !known != 0 || flags == g::MCL_ONFAULT {
+        return Err(Errno::EINVAL);
+    }
+    let mode = if flags & g::MCL_ONFAULT != 0 { LockMode::OnFault } else { LockMode::Now };
+    let current = (flags & g::MCL_CURRENT != 0).then_some(mode);
+    let future = if flags & g::MCL_FUTURE != 0 { mode } else { LockMode::Off };
+    space(task)?.lock_all(current, future, &limits(task)?)
+}
+
+pub fn munlockall(task: &Task) -> Result {
+    space(task)?.lock_all(Some(LockMode::Off), LockMode::Off, &limits(task)?)
 }
 
 /// Never fails: it returns the break, changed or not (`brk(2)`, "C library/kernel differences").
 pub fn brk(task: &Task, new: UserAddr) -> Result<UserAddr> {
-    Ok(space(task)?.brk(new, &process::memory_limits(task.process())))
+    Ok(space(task)?.brk(new, &limits(task)?))
 }

@@ -2,10 +2,9 @@
 
 use abi::{Errno, PAGE_MASK, Result, UserAddr, page_align_up};
 use frames::FrameFlags;
-use kalloc::KVec;
 
 use super::{AddressSpace, edit::Edit};
-use crate::{Advice, Area, MapFlags, area::{Live, Shape, Spec}, cache::Get, rmap::PAGE, tlb, types::require};
+use crate::{Advice, Area, MapFlags, area::{Live, Shape}, cache::Get, rmap::PAGE, tlb, types::require};
 
 impl AddressSpace {
     /// `madvise(2)`. EINVAL: unaligned address, length that wraps, advice that the area cannot
@@ -163,33 +162,6 @@ impl AddressSpace {
             at = area.end;
         }
         require(!hole, Errno::ENOMEM)
-    }
-
-    /// `mlock(2)` and `munlock(2)`: the mark on the areas. Populating is the caller's next step.
-    /// ENOMEM: holes, or RLIMIT_MEMLOCK (`limit`, bytes).
-    pub fn lock_range(&self, addr: UserAddr, len: u64, lock: bool, limit: u64) -> Result {
-        let start = addr.0 & !PAGE_MASK;
-        let end = addr.0.checked_add(len).and_then(page_align_up).ok_or(Errno::EINVAL)?;
-        let writer = self.write();
-        let mut edit = Edit::begin(self, &writer, start, end)?;
-        let mut covered = start;
-        let mut more = 0;
-        let specs: KVec<Spec> = edit.carve(start, end, |mut part| {
-            require(part.start == covered, Errno::ENOMEM)?;
-            covered = part.end;
-            if lock && !part.flags.contains(MapFlags::LOCKED) {
-                more += part.len();
-            }
-            part.flags.set(MapFlags::LOCKED, lock);
-            Ok(Some(part))
-        })?;
-        require(covered >= end, Errno::ENOMEM)?;
-        require(more == 0 || self.counts.get().locked * PAGE + more <= limit, Errno::ENOMEM)?;
-        edit.replace(specs)?;
-        let retired = edit.commit(|_| ())?;
-        drop(writer);
-        drop(retired);
-        Ok(())
     }
 }
 

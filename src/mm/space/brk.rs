@@ -24,10 +24,18 @@ impl AddressSpace {
     /// `brk(2)` as the kernel has it: the new end, or the old one when it could not be moved.
     pub fn brk(&self, new: UserAddr, limits: &Limits) -> UserAddr {
         let mut writer = self.write();
+        let old = writer.brk;
         if self.move_brk(&writer, new.0, limits).is_some() {
             writer.brk = new.0;
         }
-        UserAddr(writer.brk)
+        let brk = writer.brk;
+        let locked = writer.future.contains(MapFlags::LOCKED);
+        drop(writer);
+        if locked && brk > old {
+            // As with mmap(2): the call does not fail when this does.
+            let _ = self.populate_locked(old, brk);
+        }
+        UserAddr(brk)
     }
 
     fn move_brk(&self, writer: &Writing<'_>, new: u64, limits: &Limits) -> Option<()> {
@@ -57,13 +65,14 @@ impl AddressSpace {
                 return None;
             }
         }
+        self.lock_limit(writer.future, to - from, limits).ok()?;
         let mut edit = Edit::begin(self, writer, from, to).ok()?;
         let mut specs = KVec::try_with_capacity(3).ok()?;
         let shape = Shape {
             start: from,
             end: to,
             prot: Prot::RW,
-            flags: MapFlags::ACCOUNTED,
+            flags: MapFlags::ACCOUNTED | writer.future,
             index: (from & !PAGE_MASK) / PAGE,
             has_file: false,
         };

@@ -11,8 +11,8 @@ const KEPT: MapFlags = MapFlags::all().difference(MapFlags::POPULATE.union(MapFl
 
 impl AddressSpace {
     /// `mmap(2)`. Errors in Linux's order: EINVAL (length 0, unaligned), ENOMEM (too long),
-    /// EOVERFLOW (offset), ENOMEM (no hole), EEXIST (NoReplace), the file's EACCES, EPERM or
-    /// ENODEV, ENOMEM (limits, memory). May sleep.
+    /// EOVERFLOW (offset), ENOMEM (no hole), EEXIST (NoReplace), EPERM and EAGAIN (locked memory),
+    /// the file's EACCES, EPERM or ENODEV, ENOMEM (limits, memory). May sleep.
     pub fn map(&self, request: MapRequest) -> Result<UserAddr> {
         require(request.len != 0, Errno::EINVAL)?;
         let len = page_align_up(request.len).filter(|l| *l <= USER_END).ok_or(Errno::ENOMEM)?;
@@ -20,8 +20,7 @@ impl AddressSpace {
             require(offset & PAGE_MASK == 0, Errno::EINVAL)?;
             require(offset.checked_add(len).is_some(), Errno::EOVERFLOW)?;
         }
-        let populate = request.flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED);
-        let (addr, _retired) = {
+        let (addr, locked, _retired) = {
             let writer = self.write();
             let hint = request.addr.map(|a| a.0);
             let start = match request.fixed {
@@ -37,7 +36,11 @@ impl AddressSpace {
             if request.fixed == Fixed::NoReplace && self.occupied(start, end) {
                 return Err(Errno::EEXIST);
             }
-            let spec = self.new_spec(&request, start, end)?;
+            require(!request.flags.contains(MapFlags::LOCKED) || request.limits.memlock > 0, Errno::EPERM)?;
+            let locking = request.flags | writer.future;
+            self.lock_limit(locking, len, &request.limits)?;
+            let mut spec = self.new_spec(&request, start, end)?;
+            spec.flags |= writer.future;
             let mut edit = Edit::begin(self, &writer, start, end)?;
             let replaces = !edit.old().is_empty();
             let mut specs = edit.carve(start, end, |_| Ok(None))?;
@@ -49,9 +52,10 @@ impl AddressSpace {
                     tlb::zap(space, start, end);
                 }
             })?;
-            (start, retired)
+            let locked = locking.contains(MapFlags::LOCKED) && !locking.contains(MapFlags::LOCKONFAULT);
+            (start, locked, retired)
         };
-        if populate && !request.prot.is_empty() {
+        if (locked || request.flags.contains(MapFlags::POPULATE)) && !request.prot.is_empty() {
             // mmap(2): the call does not fail when population does.
             let _ = self.populate(UserAddr(addr), len, request.prot.contains(Prot::W) && !request.flags.contains(MapFlags::SHARED));
         }

@@ -14,6 +14,7 @@ mod advise;
 mod brk;
 pub(crate) mod edit;
 mod fork;
+mod lock;
 mod map;
 mod place;
 mod protect;
@@ -24,11 +25,13 @@ mod unmap;
 
 use abi::{CpuId, CpuMask, PAGE_SHIFT, Result, USER_END, UserAddr};
 use arch::mmu;
+use crate::MapFlags;
 use collections::RangeMap;
 use kalloc::{AllocError, KArc, KVec, KWeak};
 use sched::{Mutex, MutexGuard};
 use sync::{SpinLock, atomic::{AtomicU64, Ordering}, rcu};
 
+pub use lock::LockMode;
 pub use stats::{AreaInfo, AreaUsage, Rss, SpaceStats};
 
 use crate::{Area, Layout, asid::Context, locks, rmap::PAGE, rss::{Counts, RssCounters}, tables::Tables};
@@ -44,6 +47,8 @@ pub(crate) const STACK_GAP: u64 = 256 << PAGE_SHIFT;
 pub(crate) struct Writer {
     /// End of the heap.
     brk: u64,
+    /// How new mappings are locked (`mlockall(2)`, MCL_FUTURE). Not inherited by fork.
+    future: MapFlags,
 }
 
 /// An address space. See the head of this file.
@@ -74,7 +79,7 @@ impl AddressSpace {
                 me: me.clone(),
                 areas: RangeMap::new(&locks::AREAS),
                 writer: Mutex::new(
-                    Writer { brk: 0 },
+                    Writer { brk: 0, future: MapFlags::empty() },
                     &locks::MMAP,
                 ),
                 table,

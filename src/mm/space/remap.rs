@@ -3,13 +3,24 @@
 use abi::{Errno, PAGE_MASK, Result, USER_END, UserAddr, page_align_up};
 
 use super::{AddressSpace, Writing, edit::{Edit, Retired}, user_range};
-use crate::{Area, MapFlags, RemapFlags, RemapRequest, tlb, types::require};
+use crate::{Area, Limits, MapFlags, RemapFlags, RemapRequest, tlb, types::require};
 use kalloc::KVec;
 
 impl AddressSpace {
     /// `mremap(2)`; the new address. EINVAL for flags and lengths that make no sense, EFAULT when
-    /// the old range is not inside one area, ENOMEM when it cannot grow or move, or by limits.
+    /// the old range is not inside one area, EAGAIN when locked memory would exceed its limit,
+    /// ENOMEM when it cannot grow or move, or by limits.
     pub fn remap(&self, request: RemapRequest) -> Result<UserAddr> {
+        let (old_len, new_len) = (request.old_len, request.new_len);
+        let addr = self.remap_area(request)?;
+        if new_len > old_len {
+            // What has grown of a locked area; as with mmap(2), this does not fail the call.
+            let _ = self.populate_locked(addr.0 + (old_len & !PAGE_MASK), addr.0.saturating_add(new_len));
+        }
+        Ok(addr)
+    }
+
+    fn remap_area(&self, request: RemapRequest) -> Result<UserAddr> {
         let RemapRequest { old, flags, new, limits, .. } = request;
         let fixed = flags.contains(RemapFlags::FIXED);
         let keep = flags.contains(RemapFlags::DONTUNMAP);
@@ -46,7 +57,7 @@ impl AddressSpace {
             }
             return Ok(old);
         }
-        check_growth(&area, old.0, old_len, new_len)?;
+        self.check_growth(&area, old.0, old_len, new_len, &limits)?;
         // In place, when the mapping ends here and there is room behind it.
         if area.end == old.0 + old_len
             && let Some(end) = user_range(old.0, new_len)
@@ -77,7 +88,7 @@ impl AddressSpace {
             require(old + old_len <= new || new + new_len <= old, Errno::EINVAL)?;
         }
         if new_len > old_len {
-            check_growth(area, old, old_len, new_len)?;
+            self.check_growth(area, old, old_len, new_len, &request.limits)?;
         } else {
             require(area.end - old >= new_len.min(old_len), Errno::EFAULT)?;
         }
@@ -95,7 +106,7 @@ impl AddressSpace {
         to: u64,
         new_len: u64,
         keep: bool,
-        limits: &crate::Limits,
+        limits: &Limits,
         retired: &mut Option<Retired>,
     ) -> Result<UserAddr> {
         let end = from + len;
@@ -126,16 +137,16 @@ impl AddressSpace {
         *retired = Some(edit.commit(|space| tlb::move_pages(space, from, to, len))?);
         Ok(UserAddr(to))
     }
-}
 
-/// Whether the mapping may grow from `old_len` to `new_len`.
-fn check_growth(area: &Area, old: u64, old_len: u64, new_len: u64) -> Result {
-    // old_len 0 asks for a second mapping of the same pages, for shared ones only (mremap(2)).
-    require(old_len != 0, Errno::EINVAL)?;
-    require(area.end - old >= old_len, Errno::EFAULT)?;
-    if area.has_file {
-        let index = area.index_of(old);
-        require(index.checked_add(new_len / crate::rmap::PAGE).is_some(), Errno::EINVAL)?;
+    /// Whether the mapping may grow from `old_len` to `new_len`.
+    fn check_growth(&self, area: &Area, old: u64, old_len: u64, new_len: u64, limits: &Limits) -> Result {
+        // old_len 0 asks for a second mapping of the same pages, for shared ones only (mremap(2)).
+        require(old_len != 0, Errno::EINVAL)?;
+        require(area.end - old >= old_len, Errno::EFAULT)?;
+        if area.has_file {
+            let index = area.index_of(old);
+            require(index.checked_add(new_len / crate::rmap::PAGE).is_some(), Errno::EINVAL)?;
+        }
+        self.lock_limit(area.flags, new_len - old_len, limits)
     }
-    Ok(())
 }

@@ -25,6 +25,7 @@ mod io;
 mod jobs;
 mod links;
 mod memory;
+mod mlock;
 mod meta;
 mod open;
 mod pipes;
@@ -48,6 +49,7 @@ const GROUPS: &[&[Case]] = &[
     pipes::CASES,
     poll::CASES,
     memory::CASES,
+    mlock::CASES,
     faults::CASES,
     process::CASES,
     exec::CASES,

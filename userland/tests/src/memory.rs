@@ -11,7 +11,7 @@ cases![memory:
     mprotect_changes_access, mprotect_errors, mprotect_part_splits, mprotect_write_on_read_only_shared_is_eacces,
     mremap_grows_in_place_or_moves, mremap_shrinks, mremap_fixed, mremap_errors, madvise_dontneed_zeroes,
     madvise_errors, brk_grows_and_shrinks, large_sparse_mapping, many_mappings, fork_of_large_memory, zero_page_then_write,
-    nested_fork_cow, mincore_or_maps_shows_mapping, exec_memory_runs_code, code_can_be_rewritten, mlock_or_enosys,
+    nested_fork_cow, mincore_or_maps_shows_mapping, exec_memory_runs_code, code_can_be_rewritten,
     stack_grows_down, rlimit_as_is_enomem, msync_succeeds, address_limit_is_48_bits, map_populate,
 ];
 
@@ -452,15 +452,6 @@ fn code_can_be_rewritten() -> Outcome {
     for value in 0..200 {
         eq!(run_code(at, value), value as i32);
     }
-    Ok(())
-}
-
-fn mlock_or_enosys() -> Outcome {
-    let at = mapped(PAGE)?;
-    if unsafe { mlock(at.cast(), PAGE) } != 0 {
-        return Err(Stop::Skip("no mlock".into()));
-    }
-    ok!(munlock(at.cast(), PAGE));
     Ok(())
 }
 
