@@ -110,7 +110,7 @@ impl Spec {
     pub(crate) fn joins(&self, next: &Self) -> bool {
         let same_file = match (&self.file, &next.file) {
             (None, None) => true,
-            (Some(a), Some(b)) => KArc::ptr_eq(a, b),
+            (Some(a), Some(b)) => KArc::ptr_eq(a, b) || a.open_file() != 0 && a.open_file() == b.open_file(),
             _ => false,
         };
         let same_family = match (&self.family, &next.family) {

@@ -147,6 +147,11 @@ pub trait MappedFile: Send + Sync {
     }
     /// The path as `/proc/PID/maps` shows it.
     fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+    /// A number that mappings of the same open file share: two that continue each other are one
+    /// area then. 0: this mapping continues no other.
+    fn open_file(&self) -> usize {
+        0
+    }
     /// Device and inode number, for `/proc/PID/maps`.
     fn identity(&self) -> (DevNum, u64);
     /// A mapping was made or read through: access time.

@@ -79,15 +79,17 @@ fn process_times(task: &Task) -> impl core::ops::DerefMut<Target = crate::task::
 /// Takes the thread out of its process. Returns whether it was the last.
 fn leave(task: &Task, process: &Process, status: u32) -> bool {
     task.exit_status.store(status, Ordering::Relaxed);
+    let mut s = process.signals.lock_irq();
     if let Some(thread) = task.thread() {
         *task.last_name.lock() = thread.name();
         let mut t = process.times.lock();
-        t.utime = t.utime.saturating_add(thread.utime());
-        t.stime = t.stime.saturating_add(thread.stime());
+        let (utime, stime) = thread.cpu_times();
+        t.utime = t.utime.saturating_add(utime);
+        t.stime = t.stime.saturating_add(stime);
         t.nvcsw += thread.nvcsw();
         t.nivcsw += thread.nivcsw();
+        t.min_flt += task.min_flt.load(Ordering::Relaxed);
     }
-    let mut s = process.signals.lock_irq();
     task.exiting.store(true, Ordering::Release);
     s.members.retain(|t| !core::ptr::eq(&**t, task));
     let last = s.members.is_empty();

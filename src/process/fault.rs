@@ -17,7 +17,8 @@ pub fn user_fault(regs: &UserRegs, fault: PageFault) {
         let esr = fault.esr;
         let addr = fault.addr.0;
         match mm.fault(fault, &limits) {
-            FaultOutcome::Resolved | FaultOutcome::Retry | FaultOutcome::Killed => {}
+            FaultOutcome::Resolved => task.count_fault(),
+            FaultOutcome::Retry | FaultOutcome::Killed => {}
             FaultOutcome::Segv { code } => signal(task, Signal::SEGV, code as u32, addr, esr),
             FaultOutcome::BusAdrErr => signal(task, Signal::BUS, g::BUS_ADRERR, addr, esr),
             FaultOutcome::OutOfMemory => {
@@ -40,7 +41,10 @@ pub fn kernel_user_copy_fault(fault: PageFault) -> bool {
         let limits = crate::limits::for_memory(&task.process);
         loop {
             match mm.fault(fault, &limits) {
-                FaultOutcome::Resolved => return true,
+                FaultOutcome::Resolved => {
+                    task.count_fault();
+                    return true;
+                }
                 FaultOutcome::Retry if !sched::current().head().test_flag(arch::thread::FATAL_PENDING) => {}
                 _ => return false,
             }

@@ -74,6 +74,8 @@ pub struct Task {
     pub(crate) exiting: AtomicBool,
     /// ESR_EL1 of the last fault, for the ESR record of a signal frame.
     pub(crate) fault_esr: AtomicU64,
+    /// Page faults that needed no device (`ru_minflt`); only the task itself adds.
+    pub(crate) min_flt: AtomicU64,
     pub(crate) exit_status: AtomicU32,
     /// The thread's name when it was last alive, for zombies.
     pub(crate) last_name: SpinLock<[u8; 16]>,
@@ -383,9 +385,10 @@ impl Process {
     }
     /// User and system time of the process so far.
     pub fn cpu_times(&self) -> (Nanos, Nanos) {
+        let signals = self.signals.lock_irq();
+        // With the members: a thread that leaves is in one of the two sums.
         let gone = *self.times.lock();
         let (mut u, mut s) = (gone.utime, gone.stime);
-        let signals = self.signals.lock_irq();
         for m in signals.members.iter() {
             if let Some(t) = m.thread() {
                 u = u.saturating_add(t.utime());
@@ -431,6 +434,7 @@ impl Task {
             alt_stack: SpinLock::new(AltStack::DISABLED, &TASK_CELL),
             exiting: AtomicBool::new(false),
             fault_esr: AtomicU64::new(0),
+            min_flt: AtomicU64::new(0),
             exit_status: AtomicU32::new(0),
             last_name: SpinLock::new([0; 16], &TASK_CELL),
         })?)
@@ -457,6 +461,10 @@ impl Task {
     /// The scheduler's thread; `None` when the task is gone.
     pub fn thread(&self) -> Option<KArc<Thread>> {
         self.thread.get()?.upgrade()
+    }
+    /// A page fault of the current task was served.
+    pub(crate) fn count_fault(&self) {
+        self.min_flt.store(self.min_flt.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
     pub fn is_leader(&self) -> bool {
         self.id() == self.process.id()

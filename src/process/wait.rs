@@ -194,12 +194,15 @@ fn usage(child: &Process) -> Usage {
 /// RUSAGE_SELF.
 pub fn own_usage(process: &Process) -> Usage {
     let (utime, stime) = process.cpu_times();
+    let signals = process.signals.lock_irq();
     let t = *process.times.lock();
     let mut u = Usage { utime, stime, max_rss_kib: t.max_rss_kib, min_flt: t.min_flt, nvcsw: t.nvcsw, nivcsw: t.nivcsw };
-    let signals = process.signals.lock_irq();
-    for thread in signals.members.iter().filter_map(|m| m.thread()) {
-        u.nvcsw += thread.nvcsw();
-        u.nivcsw += thread.nivcsw();
+    for member in signals.members.iter() {
+        u.min_flt += member.min_flt.load(Ordering::Relaxed);
+        if let Some(thread) = member.thread() {
+            u.nvcsw += thread.nvcsw();
+            u.nivcsw += thread.nivcsw();
+        }
     }
     let mm = signals.members.first().and_then(|m| m.mm());
     drop(signals);
@@ -231,6 +234,6 @@ pub fn thread_usage(task: &Task) -> Usage {
         nvcsw: thread.nvcsw(),
         nivcsw: thread.nivcsw(),
         max_rss_kib: task.mm().map_or(0, |mm| crate::exec::peak_rss_kib(&mm)),
-        min_flt: 0,
+        min_flt: task.min_flt.load(Ordering::Relaxed),
     }
 }

@@ -38,6 +38,7 @@ pub trait Payload: Any + Send + Sync {
 pub(crate) type Main = KBox<dyn FnMut() + Send>;
 
 static START: LockClass = LockClass::new("thread_start", 1702);
+static SHOWN: LockClass = LockClass::new("thread_times", 1730);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static FORKS: PerCpuCounter = PerCpuCounter::new();
 
@@ -80,8 +81,23 @@ impl time::TimerHandler for Sleeper {
     }
 }
 
+/// Divides a thread's time on a CPU into user and system time in the proportion that ticks found,
+/// neither of them smaller than what was `shown` before.
+fn divide(sum: u64, (user, system): (u64, u64), kernel: bool, shown: (u64, u64)) -> (u64, u64) {
+    if sum <= shown.0 + shown.1 {
+        return shown;
+    }
+    let proportion = match u128::from(user) + u128::from(system) {
+        0 if kernel => 0,
+        // As Linux does when no tick hit: a user thread that ran less than a tick counts as user.
+        0 => sum,
+        ticks => (u128::from(sum) * u128::from(user) / ticks) as u64,
+    };
+    let user = proportion.clamp(shown.0, sum - shown.1);
+    (user, sum - user)
+}
+
 /// Times of a thread.
-#[derive(Default)]
 pub(crate) struct Times {
     /// Nanoseconds on a CPU, exact.
     pub(crate) sum_exec: AtomicU64,
@@ -91,6 +107,21 @@ pub(crate) struct Times {
     pub(crate) system_ticks: AtomicU64,
     pub(crate) voluntary: AtomicU64,
     pub(crate) involuntary: AtomicU64,
+    /// User and system nanoseconds as they were last told: neither ever goes back.
+    shown: SpinLock<(u64, u64)>,
+}
+
+impl Times {
+    fn new() -> Self {
+        Self {
+            sum_exec: AtomicU64::new(0),
+            user_ticks: AtomicU64::new(0),
+            system_ticks: AtomicU64::new(0),
+            voluntary: AtomicU64::new(0),
+            involuntary: AtomicU64::new(0),
+            shown: SpinLock::new((0, 0), &SHOWN),
+        }
+    }
 }
 
 /// What the scheduler keeps of a thread.
@@ -181,18 +212,13 @@ impl Core {
         Nanos(self.times.sum_exec.load(Ordering::Relaxed))
     }
 
-    /// User and system time: the exact sum, divided as the ticks found it.
+    /// User and system time: the exact sum, divided as the ticks found it. As ticks come, the
+    /// proportion changes, but neither time is ever told smaller than before. Any context.
     pub fn cpu_times(&self) -> (Nanos, Nanos) {
-        let (user, system) =
-            (self.times.user_ticks.load(Ordering::Relaxed), self.times.system_ticks.load(Ordering::Relaxed));
-        let sum = self.sum_exec().0;
-        // As Linux does when no tick hit: a user thread that ran less than a tick counts as user.
-        let user_time = match u128::from(user) + u128::from(system) {
-            0 if self.kernel => 0,
-            0 => sum,
-            ticks => (u128::from(sum) * u128::from(user) / ticks) as u64,
-        };
-        (Nanos(user_time), Nanos(sum - user_time.min(sum)))
+        let ticks = (self.times.user_ticks.load(Ordering::Relaxed), self.times.system_ticks.load(Ordering::Relaxed));
+        let mut shown = self.times.shown.lock_irq();
+        *shown = divide(self.sum_exec().0, ticks, self.kernel, *shown);
+        (Nanos(shown.0), Nanos(shown.1))
     }
 
     /// User time.
@@ -351,7 +377,7 @@ impl Core {
             timer: time::Timer::new(handler)?,
             nice: AtomicI32::new(i32::from(parts.nice.clamp(fair::MIN_NICE, fair::MAX_NICE))),
             affinity: AtomicU64::new(parts.affinity.0),
-            times: Times::default(),
+            times: Times::new(),
             start_time: time::monotonic(),
             payload,
             space: SpaceSlot::new(parts.user_space),
@@ -470,4 +496,21 @@ pub fn exit_current() -> ! {
 pub fn set_user_space(space: Option<KArc<dyn UserSpace>>) -> Option<KArc<dyn UserSpace>> {
     let irq = sync::IrqGuard::new();
     current().space.replace_active(irq.cpu(), space)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_follow_the_ticks_and_never_go_back() {
+        assert_eq!(divide(100, (0, 0), false, (0, 0)), (100, 0));
+        assert_eq!(divide(100, (0, 0), true, (0, 0)), (0, 100));
+        assert_eq!(divide(100, (10, 30), false, (0, 0)), (25, 75));
+        // The first tick finds the kernel at work: what counted as user time stays.
+        assert_eq!(divide(130, (0, 10), false, (100, 0)), (100, 30));
+        assert_eq!(divide(130, (10, 0), false, (25, 75)), (55, 75));
+        // Nothing new: nothing changes.
+        assert_eq!(divide(130, (0, 50), false, (55, 75)), (55, 75));
+    }
 }

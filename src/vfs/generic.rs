@@ -118,6 +118,9 @@ impl MappedFile for FileMapping {
     fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         describe(&self.file, out)
     }
+    fn open_file(&self) -> usize {
+        KArc::as_ptr(&self.file).addr()
+    }
     fn identity(&self) -> (DevNum, u64) {
         (self.file.inode.sb.dev, self.file.inode.ino)
     }

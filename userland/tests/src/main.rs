@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod check;
+mod areas;
 mod cpu;
 mod dirs;
 mod elf;
@@ -62,6 +63,7 @@ const GROUPS: &[&[Case]] = &[
     ids::CASES,
     proc::CASES,
     system::CASES,
+    areas::CASES,
     cpu::CASES,
     entry::CASES,
     first::CASES,

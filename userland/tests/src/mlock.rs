@@ -166,6 +166,10 @@ fn everything_now_and_later() -> Outcome {
         ok!(mlockall(MCL_CURRENT | MCL_FUTURE));
         let later = ok!(map(2 * PAGE, RW));
         eq!(resident(later, 2)?, 2);
+        let (end, before) = (ok!(syscall(SYS_brk, 0)) as usize, locked()?);
+        let page = end.next_multiple_of(PAGE);
+        eq!(ok!(syscall(SYS_brk, page + 3 * PAGE)) as usize, page + 3 * PAGE);
+        eq!((resident(page as *mut u8, 3)?, locked()?), (3, before + 3 * PAGE / 1024));
         ok!(mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT));
         let before = locked()?;
         let later = ok!(map(2 * PAGE, RW));
