@@ -12,6 +12,7 @@
 mod check;
 mod areas;
 mod cpu;
+mod crowds;
 mod dirs;
 mod elf;
 mod entry;
@@ -68,6 +69,7 @@ const GROUPS: &[&[Case]] = &[
     entry::CASES,
     first::CASES,
     hostile::CASES,
+    crowds::CASES,
 ];
 
 const SECONDS_PER_CASE: u32 = 60;
