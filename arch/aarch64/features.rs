@@ -2,7 +2,7 @@
 //!
 //! Programs see, through HWCAPs and through emulated reads of the ID registers, the lowest value of
 //! each field over all CPUs, and only fields whose use needs nothing from the kernel that it does not
-//! give: no SVE, SME, MTE, pointer authentication, BTI. (Linux's Documentation/arch/arm64:
+//! give: no SVE, SME, MTE, pointer authentication. (Linux's Documentation/arch/arm64:
 //! cpu-feature-registers.rst, elf_hwcaps.rst.)
 
 use crate::regs::read_sysreg;
@@ -10,12 +10,12 @@ use crate::{cpu, percpu};
 use aarch64_cpu::asm::{barrier, sev};
 use aarch64_cpu::registers::{
     ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1,
-    ID_AA64PFR1_EL1, MIDR_EL1, MPIDR_EL1,
+    ID_AA64PFR1_EL1, MIDR_EL1, MPIDR_EL1, SCTLR_EL1,
 };
 use abi::raw::ptrace as h;
 use abi::{CpuId, MAX_CPUS};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tock_registers::interfaces::Readable;
+use tock_registers::interfaces::{Readable, Writeable};
 
 #[path = "../common/feature_list.rs"]
 mod feature_list;
@@ -95,9 +95,17 @@ const ALL_REGS: [Reg; REGS] = [
     Reg::Mmfr2,
 ];
 
+/// SCTLR_EL1.BT0 and BT1: with them PACIASP is no landing pad for a branch through any register
+/// but X16 and X17, at EL0 and EL1 (Arm ARM D24.2.130). Marked binaries are made for that.
+const SCTLR_BT: u64 = 3 << 35;
+
 /// Records this CPU's registers.
 fn record() {
     let cpu = cpu::id();
+    if field(read(Reg::Pfr1), 0) >= 1 {
+        SCTLR_EL1.set(SCTLR_EL1.get() | SCTLR_BT);
+        barrier::isb(barrier::SY);
+    }
     if let Some(regs) = CPUS.get(cpu.index()) {
         for reg in ALL_REGS {
             regs.set(reg, read(reg));
@@ -151,6 +159,7 @@ fn features_of(reg: &dyn Fn(Reg) -> u64) -> u64 {
         Feature::Cnp => field(reg(Reg::Mmfr2), 0) >= 1,
         Feature::Sb => field(reg(Reg::Isar1), 36) >= 1,
         Feature::Ssbs => field(reg(Reg::Pfr1), 4) >= 2,
+        Feature::Bti => field(reg(Reg::Pfr1), 0) >= 1,
     };
     Feature::ALL.iter().filter(|f| have(**f)).fold(0, |bits, f| bits | 1 << *f as u64)
 }
@@ -210,6 +219,7 @@ const ISAR0_VISIBLE: u64 = 0xf0ff_ffff_f0ff_fff0; // all but TME and TLB
 const ISAR1_VISIBLE: u64 = 0x00ff_f0ff_00ff_f00f; // no pointer authentication, SPECRES, LS64
 const ISAR2_VISIBLE: u64 = 0xf << 4; // RPRES
 const PFR0_VISIBLE: u64 = 0xf << 16 | 0xf << 20 | 0xf << 48; // FP, ASIMD, DIT
+const PFR1_VISIBLE: u64 = 0xf; // BT
 const MMFR1_VISIBLE: u64 = 0xf << 44; // AFP
 const MMFR2_VISIBLE: u64 = 0xf << 32; // AT
 
@@ -221,6 +231,7 @@ pub(crate) fn emulated_id_register(crm: u32, op2: u32) -> Option<u64> {
         (0, 0) => cpuinfo(cpu::id()).midr,
         (0, 5) => 1 << 31,
         (0, 6) => CPUS.get(cpu::id().index()).map_or(0, |regs| regs.get(Reg::Revidr)),
+        (4, 1) => system(Reg::Pfr1) & PFR1_VISIBLE,
         (4, 0) => system(Reg::Pfr0) & PFR0_VISIBLE | 0x11, // EL0 and EL1 are AArch64 only
         (5, 0) => 6,                                      // Armv8 debug, nothing else
         (6, 0) => system(Reg::Isar0) & ISAR0_VISIBLE,
@@ -266,7 +277,7 @@ const CAPS: [Cap; 25] = [
     (Reg::Pfr0, 16, 1, h::HWCAP_FPHP),
 ];
 
-const CAPS2: [Cap; 9] = [
+const CAPS2: [Cap; 10] = [
     (Reg::Isar1, 0, 2, h::HWCAP2_DCPODP),
     (Reg::Isar0, 52, 2, h::HWCAP2_FLAGM2),
     (Reg::Isar1, 32, 1, h::HWCAP2_FRINT),
@@ -274,6 +285,7 @@ const CAPS2: [Cap; 9] = [
     (Reg::Isar1, 44, 1, h::HWCAP2_BF16),
     (Reg::Isar1, 48, 1, h::HWCAP2_DGH),
     (Reg::Isar0, 60, 1, h::HWCAP2_RNG),
+    (Reg::Pfr1, 0, 1, h::HWCAP2_BTI),
     (Reg::Mmfr1, 44, 1, h::HWCAP2_AFP),
     (Reg::Isar2, 4, 1, h::HWCAP2_RPRES),
 ];

@@ -32,11 +32,13 @@ pub enum Feature {
     Sb,
     /// Speculative store bypass control in PSTATE (FEAT_SSBS2).
     Ssbs,
+    /// Branch target identification (FEAT_BTI).
+    Bti,
 }
 
 impl Feature {
     /// How many there are.
-    pub const COUNT: usize = Self::Ssbs as usize + 1;
+    pub const COUNT: usize = Self::Bti as usize + 1;
 
     /// All of them.
     pub const ALL: [Self; Self::COUNT] = [
@@ -54,6 +56,7 @@ impl Feature {
         Self::Cnp,
         Self::Sb,
         Self::Ssbs,
+        Self::Bti,
     ];
 
     /// The name in messages.
@@ -73,6 +76,7 @@ impl Feature {
             Self::Cnp => "CNP",
             Self::Sb => "SB",
             Self::Ssbs => "SSBS",
+            Self::Bti => "BTI",
         }
     }
 }

@@ -6,7 +6,7 @@
 //! flags are set when an entry is made, and again by hardware (FEAT_HAFDBS) or by a fault after
 //! ageing cleared them.
 
-use arch::mmu::pte::{AP_RO, AP_USER, SW_SPECIAL, USER_BASE, UXN};
+use arch::mmu::pte::{AP_RO, AP_USER, GP, SW_SPECIAL, USER_BASE, UXN};
 use frames::pagetable::{Pte, PteSlot};
 
 use crate::Prot;
@@ -20,6 +20,9 @@ pub(crate) fn bits(prot: Prot, writable: bool) -> u64 {
     }
     if !prot.contains(Prot::X) {
         bits |= UXN;
+    }
+    if prot.contains(Prot::BTI) {
+        bits |= GP;
     }
     if !(writable && prot.contains(Prot::W)) {
         bits |= AP_RO;

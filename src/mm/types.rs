@@ -16,6 +16,9 @@ bitflags::bitflags! {
         const W = g::PROT_WRITE;
         /// PROT_EXEC
         const X = g::PROT_EXEC;
+        /// PROT_BTI: an indirect branch into it must meet a landing pad. Where CPUs have it
+        /// (FEAT_BTI), and with `X` only.
+        const BTI = 0x10;
     }
 }
 
@@ -298,6 +301,8 @@ pub struct Layout {
     pub env_end: UserAddr,
     /// Top of the area from which `mmap` places downwards (randomised by exec); zero: a default.
     pub mmap_base: UserAddr,
+    /// `mmap` places upwards from `mmap_base` instead.
+    pub bottom_up: bool,
 }
 
 /// The unwritable half of a limit: turns "limit exceeded" into its errno.

@@ -21,7 +21,7 @@ fn change(task: &Task, f: impl FnOnce(&mut Credentials, &Credentials) -> Result)
     f(&mut new, &old)?;
     follow_ids(&mut new, &old);
     if new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid {
-        task.process.dumpable.store(false, sync::atomic::Ordering::Relaxed);
+        task.process.set_dumpable(crate::exec::suid_dumpable());
     }
     task.set_cred(KArc::try_new(new)?);
     Ok(())

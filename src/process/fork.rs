@@ -116,6 +116,7 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
     }
     let vfork = if args.has(g::CLONE_VFORK) { Some(KArc::try_new(Completion::new())?) } else { None };
     *child.vfork_done.lock() = vfork.clone();
+    child.set_personality(task.personality());
 
     let mut child_regs = *regs;
     child_regs.x[0] = 0;

@@ -157,7 +157,7 @@ fn run(task: &Task, path: &[u8], options: &InitOptions<'_>) -> Result<UserRegs> 
     }
     let mut regs = UserRegs::default();
     log::info!("Run {} as init process", Printable(path));
-    exec::exec(task, &mut regs, Program { file, name: KVec::try_from_slice(path)? }, arguments)?;
+    exec::exec(task, &mut regs, Program { file, name: KVec::try_from_slice(path)?, inaccessible: false }, arguments)?;
     Ok(regs)
 }
 

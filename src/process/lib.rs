@@ -20,6 +20,7 @@ pub mod itimer;
 pub mod kthread;
 pub mod limits;
 pub mod ns;
+pub mod personality;
 pub mod pid;
 pub mod proc;
 pub mod session;
@@ -31,10 +32,11 @@ pub use exec::{Arguments, Program, exec};
 pub use fork::{CloneArgs, clone};
 pub use limits::{Limit, Limits, for_memory as memory_limits};
 pub use ns::{Namespaces, UTS_LEN, UtsName, UtsNamespace};
+pub use personality::{Personality, personality};
 pub use pid::{Pid, PidNamespace};
 pub use session::{JobControl, Session};
 pub use signal::{SIGINFO_SIZE, SigInfo, SigSet, Signal, USER_HZ, clock_ticks};
-pub use task::{Process, Restart, Task, current_arc, of, with_current};
+pub use task::{Dumpable, Process, Restart, Task, current_arc, of, with_current};
 pub use wait::{Which, wait};
 
 use abi::Result;
@@ -65,7 +67,7 @@ pub fn exit_work(regs: &mut arch::UserRegs, flags: u32) {
     }
 }
 
-/// Prepares what the first process needs.
+/// Prepares what the first process needs, and the files of /proc that have to do with exec.
 pub fn prepare() -> Result {
-    exec::init_trampoline()
+    exec::init()
 }

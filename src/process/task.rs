@@ -72,6 +72,8 @@ pub struct Task {
     pub(crate) alt_stack: SpinLock<AltStack>,
     /// The task has left the process: it no longer takes signals.
     pub(crate) exiting: AtomicBool,
+    /// See [`crate::personality`].
+    pub(crate) personality: AtomicU32,
     /// ESR_EL1 of the last fault, for the ESR record of a signal frame.
     pub(crate) fault_esr: AtomicU64,
     /// Page faults that needed no device (`ru_minflt`); only the task itself adds.
@@ -137,7 +139,8 @@ pub struct Process {
     pub(crate) exit_signal: AtomicU32,
     pub(crate) start_time: Nanos,
     pub(crate) has_execed: AtomicBool,
-    pub(crate) dumpable: AtomicBool,
+    /// Who may look into the process and whether it leaves a core: see [`Dumpable`].
+    pub(crate) dumpable: AtomicU32,
     pub(crate) no_new_privs: AtomicBool,
     /// Orphans of the descendants come to this process (`PR_SET_CHILD_SUBREAPER`).
     pub(crate) child_subreaper: AtomicBool,
@@ -149,6 +152,28 @@ pub struct Process {
     /// Address of the code that signal handlers return to.
     pub(crate) sigreturn: AtomicU64,
     pub(crate) oom_score_adj: sync::atomic::AtomicI32,
+}
+
+/// Who may look into a process and who gets its core (`prctl(2)`, PR_SET_DUMPABLE).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Dumpable {
+    /// Only who may trace everything; no core.
+    No = 0,
+    /// Its user.
+    User = 1,
+    /// As `No`, and a core that root alone can read.
+    Root = 2,
+}
+
+impl Dumpable {
+    pub(crate) fn from_raw(n: u32) -> Self {
+        match n {
+            1 => Self::User,
+            2 => Self::Root,
+            _ => Self::No,
+        }
+    }
 }
 
 /// Place in the family tree. Changed with [`FAMILY`] and this lock held, so either suffices to read.
@@ -265,7 +290,7 @@ impl Process {
             exit_signal: AtomicU32::new(spec.exit_signal),
             start_time: time::boottime(),
             has_execed: AtomicBool::new(false),
-            dumpable: AtomicBool::new(true),
+            dumpable: AtomicU32::new(Dumpable::User as u32),
             no_new_privs: AtomicBool::new(false),
             child_subreaper: AtomicBool::new(false),
             parent_death_signal: AtomicU32::new(0),
@@ -356,11 +381,15 @@ impl Process {
     pub fn set_parent_death_signal(&self, n: u32) {
         self.parent_death_signal.store(n, Ordering::Relaxed);
     }
-    pub fn is_dumpable(&self) -> bool {
-        self.dumpable.load(Ordering::Relaxed)
+    pub fn dumpable(&self) -> Dumpable {
+        Dumpable::from_raw(self.dumpable.load(Ordering::Relaxed))
     }
-    pub fn set_dumpable(&self, on: bool) {
-        self.dumpable.store(on, Ordering::Relaxed);
+    /// Whether its user may look into it.
+    pub fn is_dumpable(&self) -> bool {
+        self.dumpable() == Dumpable::User
+    }
+    pub fn set_dumpable(&self, d: Dumpable) {
+        self.dumpable.store(d as u32, Ordering::Relaxed);
     }
     pub fn is_child_subreaper(&self) -> bool {
         self.child_subreaper.load(Ordering::Relaxed)
@@ -433,6 +462,7 @@ impl Task {
             ),
             alt_stack: SpinLock::new(AltStack::DISABLED, &TASK_CELL),
             exiting: AtomicBool::new(false),
+            personality: AtomicU32::new(0),
             fault_esr: AtomicU64::new(0),
             min_flt: AtomicU64::new(0),
             exit_status: AtomicU32::new(0),

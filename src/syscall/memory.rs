@@ -1,10 +1,13 @@
 //! Address spaces (`mmap(2)` and its family).
 
 use abi::{Errno, PAGE_MASK, Result, UserAddr, raw::general as g};
-use arch::user::UserSlice;
+use arch::{
+    features::{Feature, has},
+    user::UserSlice,
+};
 use kalloc::KArc;
 use mm::{AddressSpace, Advice, Backing, Fixed, Limits, LockMode, MapFlags, MapRequest, Prot, RemapFlags, RemapRequest};
-use process::Task;
+use process::{Personality, Task};
 use vfs::Fd;
 
 fn space(task: &Task) -> Result<KArc<AddressSpace>> {
@@ -20,15 +23,34 @@ fn limits(task: &Task) -> Result<Limits> {
     Ok(limits)
 }
 
-/// PROT_* to a protection; PROT_BTI and PROT_MTE are unknown to CPUs without them.
+/// PROT_* of mprotect to a protection: EINVAL for bits that mean nothing. PROT_BTI is unknown to
+/// CPUs without it, and says something about code only.
 fn protection(prot: u32) -> Result<Prot> {
-    Prot::from_bits(prot & !g::PROT_SEM).ok_or(Errno::EINVAL)
+    let mut known = Prot::all();
+    known.set(Prot::BTI, has(Feature::Bti));
+    if prot & !(known.bits() | g::PROT_SEM) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(known_protection(prot))
+}
+
+/// PROT_* of mmap, which ignores bits that mean nothing.
+fn known_protection(prot: u32) -> Prot {
+    let mut prot = Prot::from_bits_truncate(prot);
+    prot.set(Prot::BTI, prot.contains(Prot::X | Prot::BTI) && has(Feature::Bti));
+    prot
+}
+
+/// What the thread's personality adds to a protection.
+fn implied(task: &Task, prot: Prot) -> Prot {
+    let executable = prot.contains(Prot::R) && task.personality().contains(Personality::READ_IMPLIES_EXEC);
+    if executable { Prot::X } else { Prot::empty() }
 }
 
 /// Flags of mmap that mean nothing any more, or nothing here.
 const IGNORED: u32 = g::MAP_DENYWRITE | g::MAP_EXECUTABLE | g::MAP_NONBLOCK | g::MAP_STACK | g::MAP_UNINITIALIZED;
 
-pub fn mmap(task: &Task, addr: UserAddr, len: u64, prot: u32, flags: u32, fd: i32, offset: u64) -> Result<UserAddr> {
+pub fn mmap(task: &Task, addr: UserAddr, len: u64, prot_bits: u32, flags: u32, fd: i32, offset: u64) -> Result<UserAddr> {
     if offset & PAGE_MASK != 0 {
         return Err(Errno::EINVAL);
     }
@@ -71,10 +93,15 @@ pub fn mmap(task: &Task, addr: UserAddr, len: u64, prot: u32, flags: u32, fd: i3
         () if flags & g::MAP_FIXED != 0 => Fixed::Replace,
         () => Fixed::No,
     };
+    let mut prot = known_protection(prot_bits);
+    let implied = implied(task, prot);
+    if file.as_ref().is_none_or(|f| f.path.mount.flags() & g::MS_NOEXEC == 0) {
+        prot |= implied;
+    }
     let backing = match file {
         None => Backing::Anonymous,
         Some(file) => {
-            if shared && prot & g::PROT_WRITE != 0 && !file.may_write() || !file.may_read() {
+            if shared && prot.contains(Prot::W) && !file.may_write() || !file.may_read() {
                 return Err(Errno::EACCES);
             }
             Backing::File { file: file.ops.mmap(&file)?, offset }
@@ -85,7 +112,7 @@ pub fn mmap(task: &Task, addr: UserAddr, len: u64, prot: u32, flags: u32, fd: i3
         addr: hint,
         fixed,
         len,
-        prot: protection(prot)?,
+        prot,
         flags: map_flags,
         backing,
         limits: limits(task)?,
@@ -112,7 +139,12 @@ pub fn mprotect(task: &Task, addr: UserAddr, len: u64, prot: u32) -> Result {
         return Err(Errno::EINVAL);
     }
     let prot = protection(prot & !(g::PROT_GROWSDOWN | g::PROT_GROWSUP))?;
-    space(task)?.protect(addr, len, prot)
+    let (space, implied) = (space(task)?, implied(task, prot));
+    match space.protect(addr, len, prot | implied) {
+        // Something there may never be executed: it is not, then.
+        Err(Errno::EACCES) if !implied.is_empty() => space.protect(addr, len, prot),
+        done => done,
+    }
 }
 
 pub fn mremap(task: &Task, old: UserAddr, old_len: u64, new_len: u64, flags: u32, new: UserAddr) -> Result<UserAddr> {

@@ -3,7 +3,7 @@
 use abi::{Errno, Nanos, Result, UserAddr, raw::general as g};
 use arch::user::{SigsetArg, UserPtr, UserSlice};
 use kalloc::{KBytes, KVec};
-use process::{Task, signal::calls};
+use process::{Personality, Task, signal::calls};
 use vfs::{Fd, PollEntry, PollEvents, poll_files};
 
 /// A relative timeout as a point on the monotonic clock; zero stays zero ("do not wait").
@@ -16,8 +16,10 @@ fn deadline(timeout: UserPtr<g::__kernel_timespec>) -> Result<Option<Nanos>> {
 }
 
 /// Writes the time that is left back (Linux does; POSIX leaves it open). Errors are ignored.
-fn write_rest(timeout: UserPtr<g::__kernel_timespec>, until: Option<Nanos>) {
-    if let Some(until) = until {
+fn write_rest(task: &Task, timeout: UserPtr<g::__kernel_timespec>, until: Option<Nanos>) {
+    if let Some(until) = until
+        && !task.personality().contains(Personality::STICKY_TIMEOUTS)
+    {
         let rest = until.saturating_sub(time::monotonic());
         let _ = timeout.write(rest.to_timespec());
     }
@@ -59,7 +61,7 @@ pub fn ppoll(task: &Task, fds: UserPtr<g::pollfd>, count: u32, timeout: UserPtr<
         entries.try_push(if p.fd < 0 { skipped } else { entry(task, p.fd, p.events as u16 as u32) })?;
     }
     let result = masked(task, mask, size, || poll_files(&mut entries, until));
-    write_rest(timeout, until);
+    write_rest(task, timeout, until);
     let ready = result?;
     for (p, e) in raw.iter_mut().zip(entries.iter()) {
         p.revents = e.revents.bits() as i16;
@@ -129,7 +131,7 @@ pub fn pselect6(task: &Task, n: i32, read: UserAddr, write: UserAddr, except: Us
     }
     let arg = if mask.is_null() { SigsetArg::default() } else { mask.read()? };
     let result = masked(task, UserPtr::new(UserAddr(arg.mask)), arg.size as usize, || poll_files(&mut entries, until));
-    write_rest(timeout, until);
+    write_rest(task, timeout, until);
     result?;
     let mut asked = KVec::new();
     for fd in numbers.iter() {

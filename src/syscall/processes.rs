@@ -9,9 +9,9 @@ use arch::{
 };
 use kalloc::{KArc, KVec};
 use process::{
-    Arguments, CloneArgs, Limit, Process, Program, SIGINFO_SIZE, Task, Which, exit as ending, session, wait as waiting,
+    Arguments, CloneArgs, Dumpable, Limit, Process, Program, SIGINFO_SIZE, Task, Which, exit as ending, session, wait as waiting,
 };
-use vfs::{Cap, LookupFlags};
+use vfs::{Cap, Fd, LookupFlags};
 
 pub fn clone(task: &Task, regs: &mut UserRegs, flags: u64, stack: u64, parent_tid: UserAddr, tls: u64, child_tid: UserAddr) -> Result<u32> {
     let args = CloneArgs {
@@ -38,6 +38,8 @@ pub fn execveat(task: &Task, regs: &mut UserRegs, dir: DirFd, path: UserPath, ar
         let (fs, cred) = (task.fs()?, task.cred()?);
         let at = start(task, dir, name.as_bytes())?;
         let cx = vfs::Lookup { fs: &fs, cred: &cred };
+        // A name through a descriptor that exec closes is none for an interpreter.
+        let inaccessible = at.is_some() && task.files()?.is_cloexec(Fd::from_raw(dir.0)?)?;
         let file = vfs::open_exec(&cx, at.as_ref(), name.as_bytes(), LookupFlags::from_at(flags))?;
         let shown = if dir.0 == g::AT_FDCWD || name.as_bytes().starts_with(b"/") {
             KVec::try_from_slice(name.as_bytes())?
@@ -48,7 +50,7 @@ pub fn execveat(task: &Task, regs: &mut UserRegs, dir: DirFd, path: UserPath, ar
             s.try_extend_from_slice(name.as_bytes())?;
             s
         };
-        Program { file, name: shown }
+        Program { file, name: shown, inaccessible }
     };
     let arguments = Arguments::from_user(argv, envp, task.process().limit(g::RLIMIT_STACK))?;
     process::exec(task, regs, program, arguments)?;
@@ -120,6 +122,10 @@ pub fn waitid(task: &Task, kind: u32, id: i32, info: UserPtr<[u8; SIGINFO_SIZE]>
         info.write(report.map_or([0; SIGINFO_SIZE], |r| r.siginfo()))?;
     }
     Ok(())
+}
+
+pub fn personality(task: &Task, new: u32) -> Result<u32> {
+    process::personality(task, new)
 }
 
 pub fn getpid(task: &Task) -> Result<u32> {
@@ -205,13 +211,15 @@ pub fn prctl(task: &Task, option: u32, a: u64, b: u64, c: u64, d: u64) -> Result
         }
         p::PR_GET_PDEATHSIG => UserPtr::<u32>::new(UserAddr(a)).write(process.parent_death_signal()).map(|()| 0),
         p::PR_SET_DUMPABLE => {
-            if a > 1 {
-                return Err(Errno::EINVAL);
-            }
-            process.set_dumpable(a == 1);
+            // The third value, root's, is not for programs to choose.
+            process.set_dumpable(match a {
+                0 => Dumpable::No,
+                1 => Dumpable::User,
+                _ => return Err(Errno::EINVAL),
+            });
             Ok(0)
         }
-        p::PR_GET_DUMPABLE => Ok(process.is_dumpable().into()),
+        p::PR_GET_DUMPABLE => Ok(process.dumpable() as u64),
         p::PR_SET_CHILD_SUBREAPER => {
             process.set_child_subreaper(a != 0);
             Ok(0)

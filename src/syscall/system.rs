@@ -2,8 +2,10 @@
 
 use abi::{Errno, Result, UserAddr, raw::general as g};
 use arch::user::{SysInfo, UserPtr, UserSlice};
+use arrayvec::ArrayString;
+use core::fmt::Write;
 use kalloc::KBytes;
-use process::{Task, UtsName};
+use process::{Personality, Task, UtsName};
 use vfs::Cap;
 
 /// Bytes of each name in `struct new_utsname`.
@@ -12,14 +14,29 @@ const FIELD: usize = 65;
 pub fn uname(task: &Task, out: UserAddr) -> Result {
     let names = task.ns()?.uts.names();
     let mut raw = [0u8; FIELD * 6];
+    let mut old = ArrayString::new();
     let fields: [&[u8]; 6] =
-        [b"Linux", names.host.as_bytes(), abi::RELEASE.as_bytes(), VERSION.as_bytes(), b"aarch64", names.domain.as_bytes()];
+        [b"Linux", names.host.as_bytes(), release(task, &mut old).as_bytes(), VERSION.as_bytes(), b"aarch64", names.domain.as_bytes()];
     for (slot, text) in raw.chunks_exact_mut(FIELD).zip(fields) {
         for (to, from) in slot.iter_mut().take(FIELD - 1).zip(text) {
             *to = *from;
         }
     }
     UserSlice::new(out, raw.len()).write_from(&raw)
+}
+
+/// The release; for programs that cannot read a number from 3 on, 2.6 and 60 more than the minor
+/// number (`personality(2)`, UNAME26).
+fn release<'a>(task: &Task, old: &'a mut ArrayString<FIELD>) -> &'a str {
+    if !task.personality().contains(Personality::UNAME26) {
+        return abi::RELEASE;
+    }
+    let numbers = abi::RELEASE.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(abi::RELEASE.len());
+    let (numbers, rest) = abi::RELEASE.split_at(numbers);
+    let minor = numbers.split('.').nth(1).and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    // A release that does not fit is cut.
+    let _ = write!(old, "2.6.{}{rest}", minor + 60);
+    old
 }
 
 /// What `uname -v` shows.

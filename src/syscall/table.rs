@@ -140,6 +140,7 @@ calls! {
     __NR_exit_group => processes::exit_group(u32),
     __NR_wait4 => processes::wait4(i32, UserPtr<u32>, u32, UserPtr<nr::rusage>),
     __NR_waitid => processes::waitid(u32, i32, UserPtr<[u8; 128]>, u32, UserPtr<nr::rusage>),
+    __NR_personality => processes::personality(u32),
     __NR_getpid => processes::getpid(),
     __NR_getppid => processes::getppid(),
     __NR_gettid => processes::gettid(),

@@ -46,6 +46,7 @@ pub mod pseudo;
 pub mod random;
 mod stamp;
 pub mod superblock;
+pub mod sysctl;
 
 pub use attr::{
     Kstat, SetAttr, SetTime, access, chmod, chown, ftruncate, get_xattr, list_xattr, remove_xattr, set_xattr, stat,

@@ -1,9 +1,10 @@
-//! Where a mapping goes when the program leaves it to the kernel: top-down from `mmap_base`.
+//! Where a mapping goes when the program leaves it to the kernel: top-down from `mmap_base`, or
+//! upwards in the old layout (`personality(2)`, ADDR_COMPAT_LAYOUT).
 //!
-//! The highest hole that is large enough wins, as on Linux; the map of areas finds it in
-//! logarithmic time. A stack keeps its guard gap free.
+//! The highest (or lowest) hole that is large enough wins, as on Linux; the map of areas finds it
+//! in logarithmic time. A stack keeps its guard gap free.
 
-use abi::{PAGE_MASK, USER_END};
+use abi::{PAGE_MASK, USER_END, UserAddr};
 use sync::rcu;
 
 use super::{AddressSpace, MIN_ADDR, STACK_GAP};
@@ -34,7 +35,15 @@ impl AddressSpace {
             return Some(hint);
         }
         let base = self.mmap_base();
+        if self.layout().bottom_up {
+            return self.search_up(len, base);
+        }
         self.search(len, base).or_else(|| self.search(len, USER_END))
+    }
+
+    /// Where [`map`](Self::map) would put a mapping of `len` bytes now.
+    pub fn find_hole(&self, len: u64) -> Option<UserAddr> {
+        self.place(None, len).map(UserAddr)
     }
 
     /// Whether the range is free, and leaves a stack above it its guard gap.
@@ -43,6 +52,17 @@ impl AddressSpace {
         match self.area_from(start) {
             Some(next) => end <= next.start.saturating_sub(gap_below(&next)),
             None => true,
+        }
+    }
+
+    fn search_up(&self, len: u64, mut low: u64) -> Option<u64> {
+        let guard = rcu::read_lock();
+        loop {
+            let start = self.areas.find_gap(&guard, len, low, USER_END)?;
+            match self.areas.iter_from(&guard, start + len).next() {
+                Some((next, end, area)) if start + len > next.saturating_sub(gap_below(area)) => low = end,
+                _ => return Some(start),
+            }
         }
     }
 

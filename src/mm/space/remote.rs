@@ -5,7 +5,7 @@ use abi::{Errno, PAGE_MASK, Result, UserAddr};
 use frames::FrameRef;
 
 use super::AddressSpace;
-use crate::{Prot, io::within_page, pte, rmap::PAGE};
+use crate::{Prot, io::within_page, pte};
 
 impl AddressSpace {
     /// Reads memory; how many bytes could be read. EFAULT when none. May sleep.
@@ -55,7 +55,7 @@ impl AddressSpace {
     /// The frame behind an address, faulted in as needed; `None` for a page of zeros or a device.
     fn page_for(&self, addr: u64, write: bool) -> Result<Option<FrameRef>> {
         let page = addr & !PAGE_MASK;
-        if page >= abi::USER_END - PAGE {
+        if page >= abi::USER_END {
             return Err(Errno::EFAULT);
         }
         // Reclaim and other threads may take the page between fault and look; they lose interest.

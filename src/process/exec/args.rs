@@ -51,16 +51,17 @@ impl Strings {
         let end = *self.ends.first()? as usize;
         self.bytes.get(..end.checked_sub(1)?)
     }
-    /// Puts `with` in the place of the first string.
-    pub fn replace_first(&mut self, with: &[Option<&[u8]>]) -> Result {
+    /// Puts `front` before the strings; `instead` says whether the first one goes for them.
+    pub fn prepend(&mut self, front: &[Option<&[u8]>], instead: bool) -> Result {
         let mut new = Self::new();
-        for s in with.iter().flatten() {
+        for s in front.iter().flatten() {
             new.push(s)?;
         }
-        let skip = self.ends.first().map_or(0, |e| *e as usize);
+        let gone = usize::from(instead);
+        let skip = if instead { self.ends.first().map_or(0, |e| *e as usize) } else { 0 };
         let shift = new.bytes.len();
         new.bytes.try_extend_from_slice(self.bytes.get(skip..).unwrap_or(&[]))?;
-        for end in self.ends.iter().skip(1) {
+        for end in self.ends.iter().skip(gone) {
             let moved = *end as usize - skip + shift;
             new.ends.try_push(u32::try_from(moved).map_err(|_| Errno::E2BIG)?)?;
         }
@@ -69,28 +70,36 @@ impl Strings {
     }
 
     /// Reads the strings that a NULL-terminated user array points to; `budget` is what all strings
-    /// and pointers may take (E2BIG beyond it).
-    fn read(list: UserAddr, budget: &mut usize) -> Result<Self> {
+    /// and pointers may take (E2BIG beyond it). `dying` ends the copy: a killed caller should not
+    /// have to wait for megabytes of arguments that nobody will see.
+    fn read(list: UserAddr, budget: &mut usize, dying: &dyn Fn() -> bool) -> Result<Self> {
         let mut out = Self::new();
         if list.is_null() {
             return Ok(out);
         }
         for i in 0..MAX_STRINGS {
+            if dying() {
+                return Err(Errno::ERESTARTNOHAND);
+            }
             let at = list.checked_add(i as u64 * 8).ok_or(Errno::EFAULT)?;
             let s = UserAddr(UserPtr::<u64>::new(at).read()?);
             if s.is_null() {
                 return Ok(out);
             }
             *budget = budget.checked_sub(8).ok_or(Errno::E2BIG)?;
-            out.read_string(s, budget)?;
+            out.read_string(s, budget, dying)?;
         }
         Err(Errno::E2BIG)
     }
 
-    fn read_string(&mut self, mut from: UserAddr, budget: &mut usize) -> Result {
+    fn read_string(&mut self, mut from: UserAddr, budget: &mut usize, dying: &dyn Fn() -> bool) -> Result {
         let mut left = MAX_STRING;
         let mut chunk = [0u8; 256];
         loop {
+            // Each piece may fault, and wait for what backs its page.
+            if dying() {
+                return Err(Errno::ERESTARTNOHAND);
+            }
             let n = copy_str_from_user(&mut chunk, from).map_err(|_| Errno::EFAULT)?;
             let piece = chunk.get(..n).ok_or(Errno::EFAULT)?;
             *budget = budget.checked_sub(n).ok_or(Errno::E2BIG)?;
@@ -114,10 +123,15 @@ pub struct Arguments {
 
 impl Arguments {
     /// From the caller's memory. The strings and pointers together may take a quarter of the stack
-    /// limit, at most 6 MiB and at least 128 KiB (`execve(2)`).
+    /// limit, at most 6 MiB and at least 128 KiB (`execve(2)`). E2BIG, EFAULT; a fatal signal ends
+    /// the copy.
     pub fn from_user(argv: UserAddr, envp: UserAddr, stack_limit: u64) -> Result<Self> {
+        Self::read(argv, envp, stack_limit, &|| sched::current().head().test_flag(arch::thread::FATAL_PENDING))
+    }
+
+    fn read(argv: UserAddr, envp: UserAddr, stack_limit: u64, dying: &dyn Fn() -> bool) -> Result<Self> {
         let mut budget = (stack_limit / 4).clamp(32 * abi::PAGE_SIZE as u64, 6 << 20) as usize;
-        Ok(Self { args: Strings::read(argv, &mut budget)?, env: Strings::read(envp, &mut budget)? })
+        Ok(Self { args: Strings::read(argv, &mut budget, dying)?, env: Strings::read(envp, &mut budget, dying)? })
     }
 }
 
@@ -131,9 +145,29 @@ mod tests {
         for w in ["./script", "a", "bc"] {
             s.push(w.as_bytes()).unwrap();
         }
-        s.replace_first(&[Some(b"/bin/sh"), None, Some(b"./script")]).unwrap();
+        s.prepend(&[Some(b"/bin/sh"), None, Some(b"./script")], true).unwrap();
         assert_eq!(s.bytes(), b"/bin/sh\0./script\0a\0bc\0");
         assert_eq!(s.starts().collect::<Vec<_>>(), [0, 8, 17, 19]);
-        assert_eq!(s.first(), Some(&b"/bin/sh"[..]));
+        s.prepend(&[Some(b"qemu")], false).unwrap();
+        assert_eq!(s.bytes(), b"qemu\0/bin/sh\0./script\0a\0bc\0");
+        assert_eq!(s.starts().collect::<Vec<_>>(), [0, 5, 13, 22, 24]);
+    }
+
+    #[test]
+    fn a_fatal_signal_ends_the_copy_of_the_arguments() {
+        use arch::sim;
+        sim::run_on_cpus(1, |_| {
+            let mut words = vec![0u8; 24];
+            let list = 0x1_0000u64;
+            words[..8].copy_from_slice(&(list + 16).to_le_bytes());
+            sim::map_user(UserAddr(list), words.len());
+            sim::write_user(UserAddr(list), &words);
+            let list = UserAddr(list);
+            let done = Arguments::read(list, UserAddr(0), 8 << 20, &|| false).unwrap();
+            assert_eq!((done.args.len(), done.env.len()), (1, 0));
+            let looks = core::cell::Cell::new(0);
+            let killed = Arguments::read(list, UserAddr(0), 8 << 20, &|| looks.replace(looks.get() + 1) > 0);
+            assert_eq!(killed.map(|_| ()), Err(Errno::ERESTARTNOHAND));
+        });
     }
 }

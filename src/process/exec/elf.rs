@@ -55,6 +55,8 @@ pub struct Plan {
     pub interp: Option<(u64, u64)>,
     /// PT_GNU_STACK asks for an executable stack.
     pub exec_stack: bool,
+    /// File range of PT_GNU_PROPERTY's note.
+    pub property: Option<(u64, u64)>,
     /// Page-aligned extent of all segments.
     pub low: u64,
     pub high: u64,
@@ -112,6 +114,7 @@ pub fn parse(header: Header, table: &[u8]) -> Result<Plan> {
         phdr: 0,
         interp: None,
         exec_stack: false,
+        property: None,
         low: u64::MAX,
         high: 0,
         align: PAGE_MASK + 1,
@@ -159,6 +162,10 @@ fn entry(plan: &mut Plan, ph: &[u8]) -> Option<()> {
             plan.exec_stack = flags & e::PF_X != 0;
             Some(())
         }
+        k if k == e::PT_GNU_PROPERTY => {
+            plan.property = Some((offset, filesz));
+            Some(())
+        }
         _ => Some(()),
     }
 }
@@ -199,9 +206,81 @@ fn load(plan: &mut Plan, flags: u32, offset: u64, vaddr: u64, filesz: u64, memsz
     Some(())
 }
 
+/// Longest property note that is looked at.
+pub const MAX_NOTE: u64 = 1024;
+/// `n_type` of a note of properties, and the property of AArch64 with its bit for branch targets
+/// (AAELF64, "program property").
+const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
+const FEATURE_1_AND: u32 = 0xc000_0000;
+const FEATURE_1_BTI: u32 = 1;
+
+/// Whether a property note says that the code is marked for branch target identification. ENOEXEC
+/// for a note that is none, or whose properties do not ascend.
+pub fn marks_branch_targets(note: &[u8]) -> Result<bool> {
+    read_properties(note).ok_or(Errno::ENOEXEC)
+}
+
+fn read_properties(note: &[u8]) -> Option<bool> {
+    let size = u32_at(note, 4)? as usize;
+    if u32_at(note, 0)? != 4 || u32_at(note, 8)? != NT_GNU_PROPERTY_TYPE_0 || note.get(12..16)? != b"GNU\0" {
+        return None;
+    }
+    let mut rest = note.get(16..)?.get(..size)?;
+    let (mut before, mut marked) = (None, false);
+    while !rest.is_empty() {
+        let (kind, len) = (u32_at(rest, 0)?, u32_at(rest, 4)? as usize);
+        let data = rest.get(8..)?.get(..len)?;
+        if before.is_some_and(|b| kind <= b) {
+            return None;
+        }
+        before = Some(kind);
+        if kind == FEATURE_1_AND {
+            marked = u32::from_le_bytes(data.try_into().ok()?) & FEATURE_1_BTI != 0;
+        }
+        rest = rest.get(8 + len.checked_next_multiple_of(8)?..)?;
+    }
+    Some(marked)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A note with these properties.
+    fn note(properties: &[(u32, &[u8])]) -> Vec<u8> {
+        let mut data = Vec::new();
+        for (kind, bytes) in properties {
+            data.extend(kind.to_le_bytes());
+            data.extend((bytes.len() as u32).to_le_bytes());
+            data.extend(*bytes);
+            data.resize(data.len().next_multiple_of(8), 0);
+        }
+        let mut out = Vec::new();
+        for word in [4, data.len() as u32, 5] {
+            out.extend(word.to_le_bytes());
+        }
+        out.extend(b"GNU\0");
+        out.extend(data);
+        out
+    }
+
+    #[test]
+    fn the_property_note_says_whether_branch_targets_are_marked() {
+        assert_eq!(marks_branch_targets(&note(&[(0xc000_0000, &[1, 0, 0, 0])])), Ok(true));
+        assert_eq!(marks_branch_targets(&note(&[(0xc000_0000, &[2, 0, 0, 0])])), Ok(false));
+        assert_eq!(marks_branch_targets(&note(&[(1, &[0; 8]), (0xc000_0000, &[3, 0, 0, 0])])), Ok(true));
+        assert_eq!(marks_branch_targets(&note(&[])), Ok(false));
+        let good = note(&[(0xc000_0000, &[1, 0, 0, 0])]);
+        for bad in [
+            &good[..20],                                               // cut
+            &note(&[(0xc000_0000, &[1, 0, 0, 0]), (1, &[0; 8])]),      // not in order
+            &note(&[(0xc000_0000, &[1, 0])]),                          // of the wrong size
+            &[&4u32.to_le_bytes()[..], &good[4..12], b"gnu\0"].concat(), // of someone else
+            &[],
+        ] {
+            assert_eq!(marks_branch_targets(bad), Err(Errno::ENOEXEC));
+        }
+    }
 
     fn ph(kind: u32, flags: u32, offset: u64, vaddr: u64, filesz: u64, memsz: u64) -> Vec<u8> {
         let mut b = Vec::new();

@@ -1,12 +1,19 @@
 //! The new address space of a program: segments, interpreter, stack.
 
-use super::{args::Arguments, elf, trampoline};
+use super::{
+    args::Arguments,
+    elf,
+    formats::{Binary, Format, Loaded},
+    layout::{self, PIE_BASE, Places},
+    trampoline,
+};
 use crate::task::{Memory, Task};
 use abi::{Errno, PAGE_MASK, PAGE_SIZE, Result, USER_END, UserAddr, page_align_up, raw::auxvec as at};
+use arch::features::{Feature, has};
 use arrayvec::ArrayVec;
 use kalloc::{KArc, KVec};
 use mm::{AddressSpace, Backing, Fixed, Layout, MapFlags, MapRequest, Prot};
-use vfs::OpenFile;
+use vfs::{Cap, MAY_READ, OpenFile, permission};
 
 /// A program that is ready to run in an address space of its own.
 pub(super) struct Image {
@@ -14,36 +21,29 @@ pub(super) struct Image {
     pub entry: u64,
     pub stack: u64,
     pub sigreturn: u64,
+    /// Where the stack says which descriptor the interpreter finds its file at (AT_EXECFD).
+    pub execfd_at: Option<u64>,
+    /// The caller may read the interpreter.
+    pub readable: bool,
 }
 
-/// Where position-independent programs start to be placed: two thirds of the user half.
-const PIE_BASE: u64 = USER_END / 3 * 2;
-/// Bits of randomness, in pages, of the mmap base and of PIE programs (vm.mmap_rnd_bits).
-const RANDOM_PAGES: u64 = 1 << 18;
-/// Random part of the stack's top.
-const STACK_RANDOM: u64 = 1 << 30;
-/// Random part of the heap's start.
-const BRK_RANDOM: u64 = 1 << 25;
-/// The least room below the stack, whatever its limit.
-const MIN_STACK_GAP: u64 = 128 << 20;
-/// Stack that is mapped at the start; the rest grows by faults.
-const INITIAL_STACK: u64 = 128 << 10;
+/// ELF programs.
+pub(super) struct Elf;
 
-/// A random number below `n`.
-fn random_below(n: u64) -> u64 {
-    vfs::random::next_u64() % n
+impl Format for Elf {
+    fn load(&self, task: &Task, binary: &mut Binary) -> Result<Loaded> {
+        // Before anything else, so that files of other formats cost no more than a look.
+        elf::header(binary.head())?;
+        let cred = super::credentials_for(task, binary)?;
+        let image = build(task, binary, &cred)?;
+        Ok(Loaded::Ready(image, cred))
+    }
 }
 
 /// Builds the whole space. Nothing of the caller changes.
-pub(super) fn build(
-    task: &Task,
-    file: &KArc<OpenFile>,
-    head: &[u8],
-    arguments: &Arguments,
-    filename: &[u8],
-    new: &super::NewCredentials,
-) -> Result<Image> {
-    let plan = read_plan(file, head)?;
+fn build(task: &Task, binary: &Binary, new: &super::NewCredentials) -> Result<Image> {
+    let file = &binary.file.file;
+    let plan = read_plan(file, binary.head())?;
     let interpreter = match plan.interp {
         None => None,
         Some(range) => {
@@ -55,40 +55,37 @@ pub(super) fn build(
             Some((f, p))
         }
     };
+    // The interpreter's property, and its code alone: it takes care of what it loads itself.
+    let (marked_file, marked_plan) = interpreter.as_ref().map_or((file, &plan), |(f, p)| (&f.file, p));
+    let guarded = branch_targets_marked(marked_file, marked_plan)?;
 
     let limits = crate::limits::for_memory(&task.process);
     let mm = AddressSpace::new()?;
     let memory = KArc::try_new(Memory { space: mm.clone() })?;
-    let mut image = Image { memory, entry: 0, stack: 0, sigreturn: 0 };
-    let stack_top = (USER_END - PAGE_SIZE as u64 - random_below(STACK_RANDOM)) & !PAGE_MASK;
-    let gap = limits.stack.clamp(MIN_STACK_GAP, USER_END / 6 * 5) + (1 << 20);
-    let mmap_base = (stack_top - gap.min(stack_top / 2) - random_below(RANDOM_PAGES) * PAGE_SIZE as u64) & !PAGE_MASK;
-    let mut layout = Layout { mmap_base: UserAddr(mmap_base), ..Layout::default() };
+    let mut image = Image { memory, entry: 0, stack: 0, sigreturn: 0, execfd_at: None, readable: true };
+    let places = Places::choose(new.personality, limits.stack);
+    let mut layout =
+        Layout { mmap_base: UserAddr(places.mmap_base), bottom_up: places.bottom_up, ..Layout::default() };
     mm.set_layout(layout);
 
-    let bias = if plan.header.pie {
-        // A program without interpreter is one itself: it is placed like a library.
-        let base = if interpreter.is_some() {
-            (PIE_BASE & !PAGE_MASK) + random_below(RANDOM_PAGES) * PAGE_SIZE as u64
-        } else {
-            mmap_base.saturating_sub(plan.high - plan.low)
-        };
-        (base & !(plan.align - 1)).checked_sub(plan.low).ok_or(Errno::ENOMEM)?
-    } else {
+    let bias = if !plan.header.pie {
         0
+    } else if interpreter.is_some() {
+        (places.pie_base & !(plan.align - 1)).checked_sub(plan.low).ok_or(Errno::ENOMEM)?
+    } else {
+        // A program without interpreter is one itself: it is placed like a library.
+        place_library(&mm, &plan)?.wrapping_sub(plan.low)
     };
-    map_segments(&mm, file, &plan, bias)?;
+    map_segments(&mm, file, &plan, bias, guarded && interpreter.is_none())?;
+    if let Some((f, _)) = &interpreter {
+        image.readable = permission::check(&f.file.inode, MAY_READ, &*task.cred()?).is_ok();
+    }
     let mut interpreter_bias = 0;
     image.entry = plan.header.entry.wrapping_add(bias);
     if let Some((f, p)) = &interpreter {
-        let base = if p.header.pie {
-            let size = p.high - p.low;
-            mmap_base.checked_sub(size).ok_or(Errno::ENOMEM)? & !(p.align - 1)
-        } else {
-            p.low
-        };
+        let base = if p.header.pie { place_library(&mm, p)? } else { p.low };
         interpreter_bias = base.wrapping_sub(p.low);
-        map_segments(&mm, &f.file, p, interpreter_bias)?;
+        map_segments(&mm, &f.file, p, interpreter_bias, guarded)?;
         image.entry = p.header.entry.wrapping_add(interpreter_bias);
     }
     if image.entry >= USER_END {
@@ -97,14 +94,16 @@ pub(super) fn build(
 
     fill_layout(&mut layout, &plan, bias);
     // A program that was placed like a library would have its heap run into the next mapping.
-    let after = if plan.header.pie && interpreter.is_none() { PIE_BASE & !PAGE_MASK } else { plan.high + bias };
-    let start_brk = page_align_up(after + random_below(BRK_RANDOM)).ok_or(Errno::ENOMEM)?;
+    let loader = plan.header.pie && interpreter.is_none();
+    let after = if loader && places.random_heap { PIE_BASE & !PAGE_MASK } else { plan.high + bias };
+    let start_brk = places.heap_behind(after).ok_or(Errno::ENOMEM)?;
     layout.start_brk = UserAddr(start_brk);
 
     let prot = if plan.exec_stack { Prot::RW | Prot::X } else { Prot::RW };
-    let stack_size = page_align_up(INITIAL_STACK + stack_bytes(arguments, filename) as u64).ok_or(Errno::E2BIG)?;
+    let used = stack_bytes(&binary.arguments, &binary.filename) as u64;
+    let stack_size = layout::first_stack(used, limits.stack).ok_or(Errno::E2BIG)?;
     mm.map(MapRequest {
-        addr: Some(UserAddr(stack_top - stack_size)),
+        addr: Some(UserAddr(places.stack_top - stack_size)),
         fixed: Fixed::NoReplace,
         len: stack_size,
         prot,
@@ -112,13 +111,49 @@ pub(super) fn build(
         backing: Backing::Anonymous,
         limits,
     })?;
+    if places.page_zero && new.cred.capable(Cap::SYS_RAWIO) {
+        // For programs of other systems that read through null pointers; no page, no failure.
+        let _ = mm.map(MapRequest {
+            addr: Some(UserAddr(0)),
+            fixed: Fixed::Replace,
+            len: PAGE_SIZE as u64,
+            prot: Prot::RX,
+            ..MapRequest::default()
+        });
+    }
     image.sigreturn = trampoline::map(&mm)?;
-    let aux = Auxiliary { plan: &plan, bias, interpreter_bias, new };
-    image.stack = write_stack(&mm, &mut layout, stack_top, arguments, filename, &aux)?;
+    let aux = Auxiliary { binary, plan: &plan, bias, interpreter_bias, new, places: &places };
+    (image.stack, image.execfd_at) = write_stack(&mm, &mut layout, &aux)?;
     layout.start_stack = UserAddr(image.stack);
     mm.set_layout(layout);
     mm.set_brk(UserAddr(start_brk));
     Ok(image)
+}
+
+/// A hole of the size of all segments, where `mmap` would put it.
+fn place_library(mm: &AddressSpace, plan: &elf::Plan) -> Result<u64> {
+    // Room to align in.
+    let size = (plan.high - plan.low).checked_add(plan.align - PAGE_SIZE as u64).ok_or(Errno::ENOMEM)?;
+    let at = mm.find_hole(size).ok_or(Errno::ENOMEM)?;
+    Ok(if mm.layout().bottom_up {
+        at.0.checked_next_multiple_of(plan.align).ok_or(Errno::ENOMEM)?
+    } else {
+        (at.0 + (plan.align - PAGE_SIZE as u64)) & !(plan.align - 1)
+    })
+}
+
+/// Whether code is to be guarded: the CPU can, and the file's property note asks for it.
+fn branch_targets_marked(file: &OpenFile, plan: &elf::Plan) -> Result<bool> {
+    let Some((offset, len)) = plan.property else { return Ok(false) };
+    if len > elf::MAX_NOTE {
+        return Err(Errno::ENOEXEC);
+    }
+    let mut note = [0u8; elf::MAX_NOTE as usize];
+    let note = note.get_mut(..len as usize).ok_or(Errno::ENOEXEC)?;
+    if i64::try_from(offset).is_err() || super::read(file, note, offset)? != note.len() {
+        return Err(Errno::EIO);
+    }
+    Ok(elf::marks_branch_targets(note)? && has(Feature::Bti))
 }
 
 fn read_plan(file: &OpenFile, head: &[u8]) -> Result<elf::Plan> {
@@ -143,13 +178,14 @@ fn read_interpreter_path(file: &OpenFile, (offset, len): (u64, u64)) -> Result<K
     }
 }
 
-fn map_segments(mm: &KArc<AddressSpace>, file: &KArc<OpenFile>, plan: &elf::Plan, bias: u64) -> Result {
+fn map_segments(mm: &KArc<AddressSpace>, file: &KArc<OpenFile>, plan: &elf::Plan, bias: u64, guarded: bool) -> Result {
     let mapped = file.ops.mmap(file)?;
     for s in &plan.segments {
         let mut prot = Prot::empty();
         prot.set(Prot::R, s.read);
         prot.set(Prot::W, s.write);
         prot.set(Prot::X, s.execute);
+        prot.set(Prot::BTI, s.execute && guarded);
         let start = s.start.wrapping_add(bias);
         let file_end = s.file_end.wrapping_add(bias);
         let mem_end = page_align_up(s.mem_end.wrapping_add(bias)).ok_or(Errno::ENOMEM)?;
@@ -211,20 +247,24 @@ fn fill_layout(layout: &mut Layout, plan: &elf::Plan, bias: u64) {
     layout.end_data = UserAddr(data.map(|s| s.file_end).max().unwrap_or(plan.low).wrapping_add(bias));
 }
 
+/// AT_FLAGS: argv[0] is the original one, not the file's name (AT_FLAGS_PRESERVE_ARGV0).
+const PRESERVED_ARGV0: u64 = 1;
 const PLATFORM: &[u8] = b"aarch64\0";
 /// Most entries that [`write_stack`] makes.
 const MAX_AUX: usize = 24;
 
 fn stack_bytes(a: &Arguments, filename: &[u8]) -> usize {
     let pointers = (a.args.len() + a.env.len() + 3) * 8;
-    a.args.bytes().len() + a.env.bytes().len() + filename.len() + pointers + MAX_AUX * 16 + 128
+    a.args.bytes().len() + a.env.bytes().len() + filename.len() + pointers + MAX_AUX * 16 + 128 + layout::STACK_SHIFT as usize
 }
 
 struct Auxiliary<'a> {
+    binary: &'a Binary,
     plan: &'a elf::Plan,
     bias: u64,
     interpreter_bias: u64,
     new: &'a super::NewCredentials,
+    places: &'a Places,
 }
 
 /// Writes all of it, or fails.
@@ -234,8 +274,10 @@ fn put(mm: &AddressSpace, at: u64, bytes: &[u8]) -> Result {
 
 /// Lays out the initial stack (AAPCS64 and the System V ABI, "process initialization"): from the
 /// top the file's name, environment, arguments, platform and random bytes, then the vectors.
-fn write_stack(mm: &KArc<AddressSpace>, layout: &mut Layout, top: u64, a: &Arguments, filename: &[u8], aux: &Auxiliary<'_>) -> Result<u64> {
-    let mut sp = top - 8;
+/// Returns the stack pointer, and where the value of AT_EXECFD stands.
+fn write_stack(mm: &KArc<AddressSpace>, layout: &mut Layout, aux: &Auxiliary<'_>) -> Result<(u64, Option<u64>)> {
+    let (a, filename) = (&aux.binary.arguments, &aux.binary.filename);
+    let mut sp = aux.places.stack_top - 8;
     let mut push = |bytes: &[u8]| -> Result<u64> {
         sp -= bytes.len() as u64;
         put(mm, sp, bytes)?;
@@ -245,6 +287,12 @@ fn write_stack(mm: &KArc<AddressSpace>, layout: &mut Layout, top: u64, a: &Argum
     let execfn = push(filename)?;
     let env = push(a.env.bytes())?;
     let args = push(a.args.bytes())?;
+    sp = (sp & !15) - aux.places.stack_shift;
+    let mut push = |bytes: &[u8]| -> Result<u64> {
+        sp -= bytes.len() as u64;
+        put(mm, sp, bytes)?;
+        Ok(sp)
+    };
     let platform = push(PLATFORM)?;
     let mut random = [0u8; 16];
     vfs::random::fill(&mut random);
@@ -265,7 +313,7 @@ fn write_stack(mm: &KArc<AddressSpace>, layout: &mut Layout, top: u64, a: &Argum
     aux_entry(at::AT_PHENT, elf::PHDR_SIZE as u64)?;
     aux_entry(at::AT_PHNUM, u64::from(h.phnum))?;
     aux_entry(at::AT_BASE, aux.interpreter_bias)?;
-    aux_entry(at::AT_FLAGS, 0)?;
+    aux_entry(at::AT_FLAGS, if aux.binary.kept_argv0 { PRESERVED_ARGV0 } else { 0 })?;
     aux_entry(at::AT_ENTRY, h.entry.wrapping_add(aux.bias))?;
     aux_entry(at::AT_UID, c.uid.into())?;
     aux_entry(at::AT_EUID, c.euid.into())?;
@@ -277,6 +325,10 @@ fn write_stack(mm: &KArc<AddressSpace>, layout: &mut Layout, top: u64, a: &Argum
     aux_entry(at::AT_MINSIGSTKSZ, crate::signal::MIN_STACK)?;
     aux_entry(at::AT_EXECFN, execfn)?;
     aux_entry(at::AT_PLATFORM, platform)?;
+    if aux.binary.passed.is_some() {
+        // The number is known when the descriptor is: behind the point of no return.
+        aux_entry(at::AT_EXECFD, 0)?;
+    }
     aux_entry(at::AT_NULL, 0)?;
 
     let words = 1 + a.args.len() + 1 + a.env.len() + 1 + v.len() * 2;
@@ -297,5 +349,7 @@ fn write_stack(mm: &KArc<AddressSpace>, layout: &mut Layout, top: u64, a: &Argum
         word(*value)?;
     }
     put(mm, base, &table)?;
-    Ok(base)
+    // The last pair is AT_NULL, before it stands AT_EXECFD.
+    let execfd_at = aux.binary.passed.as_ref().map(|_| base + words as u64 * 8 - 24);
+    Ok((base, execfd_at))
 }

@@ -1,7 +1,8 @@
 //! Running a program (`execve(2)`): scripts, ELF files, the new address space, and the moment from
 //! which there is no way back.
 //!
-//! 1. Open the file; follow `#!` lines to the interpreter; read and check the ELF headers.
+//! 1. Open the file; ask the binary formats ([`formats`]), which follow `#!` lines and registered
+//!    formats to an interpreter, until one is ELF; read and check its headers.
 //! 2. Build a whole new address space beside the old one: segments, stack with arguments,
 //!    environment and auxiliary vector. Any failure so far leaves the caller as it was.
 //! 3. **Point of no return** ([`commit`]): the other threads end, the new space replaces the old,
@@ -10,7 +11,11 @@
 
 mod args;
 mod elf;
+mod formats;
+mod layout;
 mod load;
+mod misc;
+mod misc_fs;
 mod script;
 mod trampoline;
 
@@ -18,58 +23,39 @@ pub use args::Arguments;
 
 use crate::{
     signal::{SigInfo, Signal},
-    task::{AltStack, Process, Restart, Task},
+    personality::Personality,
+    task::{AltStack, Dumpable, Process, Restart, Task},
 };
-use abi::{Errno, Result, raw::general::MS_NOSUID};
+use abi::{
+    Errno, Result, UserAddr,
+    raw::general::{MS_NOSUID, RLIMIT_NOFILE},
+};
 use arch::{UserRegs, thread::FATAL_PENDING};
 use kalloc::{KArc, KVec};
+use formats::Binary;
 use load::Image;
-use mm::io::IoSink;
+use mm::{AddressSpace, io::IoSink};
 use sched::{Outcome, Sleep};
-use sync::atomic::Ordering;
-use vfs::{Caps, Credentials, Executable, LookupFlags, OpenFile, Path};
+use sync::atomic::{AtomicI32, Ordering};
+use vfs::{Caps, Credentials, Executable, FdTable, LookupFlags, MAY_READ, OpenFile, Path, permission, sysctl};
 
 /// Bytes of a file that decide what it is (BINPRM_BUF_SIZE).
 const HEAD_SIZE: usize = 256;
-/// How many interpreters may name each other.
-const MAX_SCRIPTS: usize = 5;
 
 /// What to run: a path from a directory (`AT_FDCWD` or a descriptor's).
 pub struct Program {
     pub file: Executable,
     /// The name as it was given: argv[0] of scripts, AT_EXECFN, and the last component is `comm`.
     pub name: KVec<u8>,
+    /// The name leads through a descriptor that is closed on exec.
+    pub inaccessible: bool,
 }
 
 /// Replaces the program of the current task; on success `regs` start the new one.
-pub fn exec(task: &Task, regs: &mut UserRegs, program: Program, mut arguments: Arguments) -> Result {
-    if arguments.args.is_empty() {
-        // Linux since 5.18: a program never sees an empty argument list.
-        arguments.args.push(b"")?;
-    }
-    let filename = KVec::try_from_slice(&program.name)?;
-    let mut file = program.file;
-    let mut scripts = 0;
-    let (head, len) = loop {
-        let mut head = [0u8; HEAD_SIZE];
-        let n = read(&file.file, &mut head, 0)?;
-        let Some(line) = script::parse(head.get(..n).unwrap_or(&[]))? else { break (head, n) };
-        scripts += 1;
-        if scripts > MAX_SCRIPTS {
-            return Err(Errno::ELOOP);
-        }
-        // The interpreter, its one argument, the script's name, and the arguments behind argv[0].
-        let name = if scripts == 1 { filename.as_slice() } else { arguments.args.first().unwrap_or(b"") };
-        let name = KVec::try_from_slice(name)?;
-        arguments.args.replace_first(&[Some(line.interpreter), line.argument, Some(name.as_slice())])?;
-        file = open_exec(task, line.interpreter)?;
-    };
-    if !elf::is_elf(head.get(..len).unwrap_or(&[])) {
-        return Err(Errno::ENOEXEC);
-    }
-    let cred = credentials_for(task, &file.file)?;
-    let image = load::build(task, &file.file, &head, &arguments, &filename, &cred)?;
-    commit(task, regs, file, image, cred, &filename)
+pub fn exec(task: &Task, regs: &mut UserRegs, program: Program, arguments: Arguments) -> Result {
+    let mut binary = Binary::new(program, arguments)?;
+    let (image, cred) = formats::load(task, &mut binary)?;
+    commit(task, regs, binary, image, cred)
 }
 
 /// Opens a program by path for running it: EACCES unless it is a regular file that may be executed.
@@ -93,18 +79,25 @@ struct NewCredentials {
     cred: KArc<Credentials>,
     /// AT_SECURE: the program runs with more than its caller's rights.
     secure: bool,
+    /// Who may look into the new image.
+    dumpable: Dumpable,
+    personality: Personality,
 }
 
-fn credentials_for(task: &Task, file: &OpenFile) -> Result<NewCredentials> {
+fn credentials_for(task: &Task, binary: &Binary) -> Result<NewCredentials> {
     let old = task.cred()?;
+    let file = binary.rights_file();
     let (mode, uid, gid) = (file.inode.mode(), file.inode.uid(), file.inode.gid());
     let allowed = !task.process.no_new_privs.load(Ordering::Relaxed) && file.path.mount.flags() & MS_NOSUID == 0;
     let mut new = kalloc::TryClone::try_clone(&*old)?;
+    let mut personality = task.personality() - Personality::READ_IMPLIES_EXEC;
     if allowed && mode.0 & abi::raw::general::S_ISUID != 0 {
+        personality -= Personality::UNSAFE;
         new.euid = uid;
     }
     // Set-group-id without group execute permission means mandatory locking, not a change of ids.
     if allowed && mode.0 & (abi::raw::general::S_ISGID | abi::raw::general::S_IXGRP) == abi::raw::general::S_ISGID | abi::raw::general::S_IXGRP {
+        personality -= Personality::UNSAFE;
         new.egid = gid;
     }
     new.suid = new.euid;
@@ -119,19 +112,21 @@ fn credentials_for(task: &Task, file: &OpenFile) -> Result<NewCredentials> {
     let effective = if new.euid == 0 { permitted } else { ambient };
     new.caps = Caps { permitted, effective, ambient, ..c };
     let secure = new.euid != new.uid || new.egid != new.gid;
-    Ok(NewCredentials { cred: KArc::try_new(new)?, secure })
+    // A program that its user cannot read does not become readable by being run; one with other
+    // rights than its caller's is not for the caller to look into.
+    let readable = permission::check(&binary.file.file.inode, MAY_READ, &old).is_ok();
+    let dumpable = if readable && !secure && !gained { Dumpable::User } else { suid_dumpable() };
+    Ok(NewCredentials { cred: KArc::try_new(new)?, secure, dumpable, personality })
 }
 
 /// The point of no return.
-fn commit(task: &Task, regs: &mut UserRegs, file: Executable, image: Image, new: NewCredentials, filename: &[u8]) -> Result {
+fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: NewCredentials) -> Result {
     end_other_threads(task)?;
     let old = task.mm();
     let thread = sched::current();
     let memory = image.memory;
-    let exe = match KArc::try_new(file) {
-        Ok(exe) => exe,
-        Err(_) => return die(task),
-    };
+    let space = memory.space.clone();
+    let exe = binary.file;
     drop(sched::set_user_space(Some(kalloc::karc_as!(memory.space.clone() => dyn sched::UserSpace))));
     drop(task.set_mm(Some(memory)));
     task.process.sigreturn.store(image.sigreturn, Ordering::Relaxed);
@@ -170,16 +165,22 @@ fn commit(task: &Task, regs: &mut UserRegs, file: Executable, image: Image, new:
                 files
             };
             files.close_on_exec();
+            if let (Some(passed), Some(at)) = (&binary.passed, image.execfd_at)
+                && pass_file(task, &files, passed, &space, at).is_err()
+            {
+                return die(task);
+            }
         }
         Err(_) => return die(task),
     }
-    task.process.dumpable.store(!new.secure, Ordering::Relaxed);
+    task.process.set_dumpable(if image.readable { new.dumpable } else { suid_dumpable() });
+    task.set_personality(new.personality);
     task.process.parent_death_signal.store(0, Ordering::Relaxed);
     task.process.exit_signal.store(abi::raw::general::SIGCHLD, Ordering::Relaxed);
     task.set_cred(new.cred);
     let old_exe = task.process.exe.lock().replace(exe);
     drop(old_exe);
-    let base = filename.rsplit(|b| *b == b'/').next().unwrap_or(filename);
+    let base = binary.filename.rsplit(|b| *b == b'/').next().unwrap_or(&binary.filename);
     let mut name = [0u8; 16];
     for (to, from) in name.iter_mut().take(15).zip(base) {
         *to = *from;
@@ -190,6 +191,20 @@ fn commit(task: &Task, regs: &mut UserRegs, file: Executable, image: Image, new:
     *regs = UserRegs { pc: entry, sp: stack, syscallno: -1, ..UserRegs::default() };
     task.release_vfork_parent();
     Ok(())
+}
+
+/// Opens the file that the interpreter is to run, and tells its number in the auxiliary vector.
+fn pass_file(task: &Task, files: &FdTable, file: &Executable, space: &AddressSpace, at: u64) -> Result {
+    let fd = files.install(file.file.clone(), false, 0, task.process.limit(RLIMIT_NOFILE))?;
+    space.write_remote(UserAddr(at), &u64::from(fd.0).to_le_bytes()).map(|_| ())
+}
+
+/// /proc/sys/fs/suid_dumpable: who gets the core of a program that runs with other rights than its
+/// caller's, or that its user cannot read.
+static SUID_DUMPABLE: AtomicI32 = AtomicI32::new(0);
+
+pub(crate) fn suid_dumpable() -> Dumpable {
+    Dumpable::from_raw(SUID_DUMPABLE.load(Ordering::Relaxed).unsigned_abs())
 }
 
 fn die(task: &Task) -> Result {
@@ -255,7 +270,10 @@ pub fn executable(process: &Process) -> Option<Path> {
     process.exe.lock().as_ref().map(|e| e.file.path.clone())
 }
 
-/// Makes the page that signal handlers return through; once, at boot.
-pub(crate) fn init_trampoline() -> Result {
-    trampoline::init()
+/// Makes the page that signal handlers return through, and the files of exec; once, at boot.
+pub(crate) fn init() -> Result {
+    trampoline::init()?;
+    misc_fs::init()?;
+    layout::init()?;
+    sysctl::add_int("sys/fs/suid_dumpable", 0o644, &SUID_DUMPABLE, 0..=2)
 }

@@ -1,6 +1,29 @@
 //! The `#!` line (`execve(2)`, "Interpreter scripts").
 
+use super::formats::{Binary, Format, Loaded};
+use crate::task::Task;
 use abi::{Errno, Result};
+use kalloc::KVec;
+
+/// Scripts.
+pub(super) struct Script;
+
+impl Format for Script {
+    fn load(&self, task: &Task, binary: &mut Binary) -> Result<Loaded> {
+        let Some(line) = parse(binary.head())? else { return Err(Errno::ENOEXEC) };
+        if binary.inaccessible {
+            // The interpreter would be told a name that it cannot open (execveat(2), BUGS).
+            return Err(Errno::ENOENT);
+        }
+        let (interpreter, argument) = (KVec::try_from_slice(line.interpreter)?, line.argument.map(KVec::try_from_slice).transpose()?);
+        // The interpreter, its one argument, the script's name, and the arguments behind argv[0].
+        let front = [Some(interpreter.as_slice()), argument.as_deref(), Some(binary.interp.as_slice())];
+        binary.arguments.args.prepend(&front, true)?;
+        let file = super::open_exec(task, &interpreter)?;
+        binary.interpret_with(kalloc::KArc::try_new(file)?, &interpreter)?;
+        Ok(Loaded::Interpreter)
+    }
+}
 
 /// What a script's first line asks for.
 #[derive(Debug, PartialEq, Eq)]

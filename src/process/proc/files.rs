@@ -82,6 +82,10 @@ pub(super) fn auxv(task: &Task, out: &mut SeqBuf) -> Result {
     Ok(())
 }
 
+pub(super) fn personality(task: &Task, out: &mut SeqBuf) -> Result {
+    writeln!(out, "{:08x}", task.personality().bits()).map_err(no_memory)
+}
+
 pub(super) fn comm(task: &Task, out: &mut SeqBuf) -> Result {
     let (name, len) = name(task);
     out.push(name.get(..len).unwrap_or(&[]))?;

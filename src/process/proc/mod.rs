@@ -15,7 +15,6 @@ use crate::{
 use abi::{Errno, Result, raw::general as g};
 use kalloc::{KArc, KWeak, karc_dyn};
 use procfs::{Processes, ino_of};
-use sync::atomic::Ordering;
 use vfs::{
     Credentials, Emit, Inode, OpenFile, SuperBlock,
     pseudo::{self, Attrs, DirContents, LinkTarget, Reader, SeqBuf, Show, Store},
@@ -63,7 +62,7 @@ fn alive(task: &KWeak<Task>) -> Option<KArc<Task>> {
 
 /// Whom a file of the directory belongs to.
 fn owner(task: &Task) -> (u32, u32) {
-    if task.process.dumpable.load(Ordering::Relaxed) {
+    if task.process.is_dumpable() {
         task.with_cred(|c| (c.euid, c.egid)).unwrap_or((0, 0))
     } else {
         (0, 0)
@@ -85,7 +84,7 @@ pub(crate) fn may_inspect(task: &Task, cred: &Credentials) -> Result {
     let same = task.with_cred(|t| {
         [t.uid, t.euid, t.suid].iter().all(|id| *id == cred.fsuid) && [t.gid, t.egid, t.sgid].iter().all(|id| *id == cred.fsgid)
     })?;
-    let dumpable = task.process.dumpable.load(Ordering::Relaxed);
+    let dumpable = task.process.is_dumpable();
     if same && dumpable || cred.capable(vfs::Cap::SYS_PTRACE) { Ok(()) } else { Err(Errno::EACCES) }
 }
 
@@ -123,6 +122,7 @@ static ENTRIES: &[Named] = &[
     file("fdinfo", 0o555, Entry::FdInfoDir),
     file("environ", 0o400, Entry::Private(files::environ)),
     file("auxv", 0o400, Entry::Private(files::auxv)),
+    file("personality", 0o400, Entry::Private(files::personality)),
     file("status", 0o444, Entry::Text(stat::status)),
     file("limits", 0o444, Entry::Text(files::limits)),
     file("comm", 0o644, Entry::Writable(files::comm, files::set_comm)),

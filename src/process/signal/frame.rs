@@ -42,6 +42,10 @@ const PSTATE_USER: u64 = 0xf << 28 | 1 << 12 | 1 << 24 | 3 << 10;
 /// PSTATE bits that name another mode than EL0t in AArch64, or mask exceptions.
 const PSTATE_FORBIDDEN: u64 = 0x1f | 0xf << 6;
 
+/// What kind of branch led to the present instruction, and the value for an indirect call.
+const BTYPE: u64 = 3 << 10;
+const BTYPE_CALL: u64 = 2 << 10;
+
 struct Bytes<'a>(&'a mut [u8; USED]);
 
 impl Bytes<'_> {
@@ -140,8 +144,10 @@ pub(super) fn push(task: &Task, regs: &mut UserRegs, info: &SigInfo, action: &Ac
     regs.x[30] = return_to;
     regs.sp = frame;
     regs.pc = action.handler;
-    // The handler starts like an indirect call's target: BTYPE = 0b01 (Arm ARM D8.4.6) is only set
-    // where BTI is on; other flags carry over.
+    if arch::features::has(arch::features::Feature::Bti) {
+        // The handler starts like an indirect call's target (Arm ARM D8.4.6); other flags carry over.
+        regs.pstate = regs.pstate & !BTYPE | BTYPE_CALL;
+    }
     Ok(())
 }
 

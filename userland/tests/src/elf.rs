@@ -17,10 +17,10 @@ cases![elf:
 ];
 
 /// Bytes of the record that the probe writes first.
-const RECORD: usize = 1024;
+pub const RECORD: usize = 1024;
 /// Where the probe's code stands in its file.
-const CODE: usize = 0x400;
-const BASE: u64 = 0x40_0000;
+pub const CODE: usize = 0x400;
+pub const BASE: u64 = 0x40_0000;
 
 // The probe: writes x0..x30, sp, TPIDR_EL0, NZCV, FPCR, FPSR, its own address and v0..v31 (1024
 // bytes), then the range that its literals name, then its stack up to where memory ends; closes
@@ -74,27 +74,27 @@ fn probe_code() -> &'static [u8] {
 
 /// A program header: type, flags, offset, address, size in the file, size in memory, alignment.
 #[derive(Clone, Copy)]
-struct Header(u32, u32, u64, u64, u64, u64, u64);
+pub struct Header(pub u32, pub u32, pub u64, pub u64, pub u64, pub u64, pub u64);
 
 /// A file to be written.
 #[derive(Clone)]
-struct Elf {
-    kind: u16,
-    machine: u16,
-    base: u64,
+pub struct Elf {
+    pub kind: u16,
+    pub machine: u16,
+    pub base: u64,
     /// Where the program headers stand in the file.
-    phoff: u64,
-    headers: Vec<Header>,
+    pub phoff: u64,
+    pub headers: Vec<Header>,
     /// What the probe tells of its memory: address and length.
-    range: (u64, u64),
+    pub range: (u64, u64),
     /// The file behind its first page.
-    rest: Vec<u8>,
+    pub rest: Vec<u8>,
 }
 
-const STACK: Header = Header(PT_GNU_STACK, PF_R | PF_W, 0, 0, 0, 0, 16);
+pub const STACK: Header = Header(PT_GNU_STACK, PF_R | PF_W, 0, 0, 0, 0, 16);
 
 /// The probe as the simplest program: one segment at a fixed address.
-fn fixed() -> Elf {
+pub fn fixed() -> Elf {
     Elf {
         kind: ET_EXEC,
         machine: EM_AARCH64,
@@ -107,13 +107,13 @@ fn fixed() -> Elf {
 }
 
 /// The probe as a program that runs anywhere.
-fn anywhere(align: u64) -> Elf {
+pub fn anywhere(align: u64) -> Elf {
     let headers = vec![Header(PT_LOAD, PF_R | PF_X, 0, 0, 4096, 4096, align), STACK];
     Elf { kind: ET_DYN, base: 0, headers, ..fixed() }
 }
 
 /// A program that names an interpreter.
-fn with_interpreter(path: &[u8], align: u64) -> Elf {
+pub fn with_interpreter(path: &[u8], align: u64) -> Elf {
     let mut elf = anywhere(align);
     elf.headers.insert(0, Header(PT_INTERP, PF_R, 4096, 4096, path.len() as u64, path.len() as u64, 1));
     elf.rest = path.to_vec();
@@ -121,7 +121,7 @@ fn with_interpreter(path: &[u8], align: u64) -> Elf {
 }
 
 impl Elf {
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut page = vec![0u8; 4096];
         let mut put = |at: usize, data: &[u8]| page[at..at + data.len()].copy_from_slice(data);
         put(0, b"\x7fELF\x02\x01\x01");
@@ -150,18 +150,18 @@ impl Elf {
         page
     }
 
-    fn install(&self, path: &str) -> Outcome {
+    pub fn install(&self, path: &str) -> Outcome {
         program(path, &self.bytes())
     }
 }
 
-fn program(path: &str, data: &[u8]) -> Outcome {
+pub fn program(path: &str, data: &[u8]) -> Outcome {
     make(path, data)?;
     ok!(chmod(c(path).as_ptr(), 0o755));
     Ok(())
 }
 
-fn exec(path: &str, words: &[&str], environment: &[&str]) -> i32 {
+pub fn exec(path: &str, words: &[&str], environment: &[&str]) -> i32 {
     let strings = |from: &[&str]| from.iter().map(|word| c(word)).collect::<Vec<CString>>();
     let list = |from: &[CString]| from.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
     let (path, words, environment) = (c(path), strings(words), strings(environment));
@@ -171,7 +171,7 @@ fn exec(path: &str, words: &[&str], environment: &[&str]) -> i32 {
 }
 
 /// The errno with which a file is refused; `None` when it runs, or ends the process.
-fn refusal(path: &str) -> Option<i32> {
+pub fn refusal(path: &str) -> Option<i32> {
     let ended = child(|| {
         exec(path, &["p"], &[]);
         std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
@@ -183,24 +183,24 @@ fn refusal(path: &str) -> Option<i32> {
 }
 
 /// What a probe told; it waits for its end meanwhile.
-struct Probe {
-    pid: i32,
-    input: i32,
-    record: Vec<u64>,
-    range: Vec<u8>,
-    stack: Vec<u8>,
-    words: Vec<u64>,
-    environment: Vec<u64>,
-    auxv: HashMap<u64, u64>,
+pub struct Probe {
+    pub pid: i32,
+    pub input: i32,
+    pub record: Vec<u64>,
+    pub range: Vec<u8>,
+    pub stack: Vec<u8>,
+    pub words: Vec<u64>,
+    pub environment: Vec<u64>,
+    pub auxv: HashMap<u64, u64>,
 }
 
 impl Probe {
     /// Starts a file that ends up in the probe.
-    fn start(path: &str, words: &[&str], environment: &[&str], range: usize) -> Result<Self, Stop> {
+    pub fn start(path: &str, words: &[&str], environment: &[&str], range: usize) -> Result<Self, Stop> {
         Self::start_with(range, || exec(path, words, environment))
     }
 
-    fn start_with(range: usize, run: impl FnOnce() -> i32) -> Result<Self, Stop> {
+    pub fn start_with(range: usize, run: impl FnOnce() -> i32) -> Result<Self, Stop> {
         let (input, output) = (new_pipe(O_CLOEXEC)?, new_pipe(O_CLOEXEC)?);
         let pid = fork_child(|| {
             // SAFETY: the child's own descriptors.
@@ -243,15 +243,15 @@ impl Probe {
         Ok(Self { pid, input: input.1, record, range, stack, words, environment, auxv })
     }
 
-    fn sp(&self) -> u64 {
+    pub fn sp(&self) -> u64 {
         self.record[31]
     }
 
-    fn pc(&self) -> u64 {
+    pub fn pc(&self) -> u64 {
         self.record[36]
     }
 
-    fn aux(&self, key: u64) -> Result<u64, Stop> {
+    pub fn aux(&self, key: u64) -> Result<u64, Stop> {
         match self.auxv.get(&key) {
             Some(value) => Ok(*value),
             None => fail!("no entry {key} in the auxiliary vector"),
@@ -259,22 +259,22 @@ impl Probe {
     }
 
     /// A string on the stack.
-    fn text(&self, address: u64) -> String {
+    pub fn text(&self, address: u64) -> String {
         let start = (address.wrapping_sub(self.sp()) as usize).min(self.stack.len());
         let text: Vec<u8> = self.stack[start..].iter().copied().take_while(|byte| *byte != 0).collect();
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    fn texts(&self, addresses: &[u64]) -> Vec<String> {
+    pub fn texts(&self, addresses: &[u64]) -> Vec<String> {
         addresses.iter().map(|address| self.text(*address)).collect()
     }
 
-    fn proc_file(&self, name: &str) -> Result<Vec<u8>, Stop> {
+    pub fn proc_file(&self, name: &str) -> Result<Vec<u8>, Stop> {
         content(&format!("/proc/{}/{name}", self.pid))
     }
 
     /// Field of /proc/PID/stat as proc(5) counts them.
-    fn stat(&self, field: usize) -> Result<u64, Stop> {
+    pub fn stat(&self, field: usize) -> Result<u64, Stop> {
         let text = String::from_utf8_lossy(&self.proc_file("stat")?).into_owned();
         let behind = text.rsplit(") ").next().unwrap_or("");
         match behind.split(' ').nth(field - 3).and_then(|word| word.trim().parse().ok()) {
@@ -284,7 +284,7 @@ impl Probe {
     }
 
     /// Line of /proc/PID/maps with this name: start, end, permissions.
-    fn area(&self, name: &str) -> Result<(u64, u64, String), Stop> {
+    pub fn area(&self, name: &str) -> Result<(u64, u64, String), Stop> {
         let text = String::from_utf8_lossy(&self.proc_file("maps")?).into_owned();
         let Some(line) = text.lines().find(|line| line.ends_with(name)) else { fail!("no {name} in {text}") };
         let mut words = line.split([' ', '-']);
@@ -293,7 +293,7 @@ impl Probe {
         Ok((start, end, line.split(' ').nth(1).unwrap_or("").to_string()))
     }
 
-    fn finish(self) -> Outcome {
+    pub fn finish(self) -> Outcome {
         close_fd(self.input);
         eq!(wait_for(self.pid), Status::Exited(0));
         Ok(())

@@ -31,6 +31,14 @@ pub fn helper(word: &str) -> ! {
         "euid" => unsafe { (geteuid(), getuid()) == (1234, 1000) },
         "aligned" => unsafe { getauxval(AT_RANDOM) != 0 && getauxval(AT_SECURE) == 0 },
         "name" => content("/proc/self/comm").is_ok_and(|name| name == b"a-name-of-sixte\n"),
+        "dumpable" => {
+            print!("{}", unsafe { prctl(PR_GET_DUMPABLE) });
+            true
+        }
+        "personality" => {
+            print!("{:x}", unsafe { personality(0xffff_ffff) });
+            true
+        }
         "stack" => {
             let mut old = zero::<stack_t>();
             unsafe { syscall(SYS_sigaltstack, 0, &mut old) };
@@ -76,7 +84,7 @@ fn signals_good() -> bool {
 
 const ME: &std::ffi::CStr = c"/bin/linnet-tests";
 
-fn exec(path: &str, words: &[&str], environment: &[&str]) -> i32 {
+pub fn exec(path: &str, words: &[&str], environment: &[&str]) -> i32 {
     let words: Vec<CString> = words.iter().map(|word| c(word)).collect();
     let environment: Vec<CString> = environment.iter().map(|word| c(word)).collect();
     let list = |from: &[CString]| from.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
@@ -93,7 +101,7 @@ fn run_helper(words: &[&str]) -> Status {
 }
 
 /// Runs a file, and gives what it wrote.
-fn output(path: &str, words: &[&str]) -> Result<String, Stop> {
+pub fn output(path: &str, words: &[&str]) -> Result<String, Stop> {
     let (reader, writer) = new_pipe(O_CLOEXEC)?;
     let pid = fork_child(|| {
         unsafe { dup2(writer, 1) };
@@ -237,7 +245,7 @@ fn too_much_is_e2big() -> Outcome {
     Ok(())
 }
 
-fn copy_of_tests(path: &str) -> Outcome {
+pub fn copy_of_tests(path: &str) -> Outcome {
     let data = content("/bin/linnet-tests")?;
     program(path, &data)
 }

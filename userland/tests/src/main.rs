@@ -20,6 +20,7 @@ mod exec;
 mod faults;
 mod fcntl;
 mod first;
+mod formats;
 mod futex;
 mod hostile;
 mod ids;
@@ -31,6 +32,7 @@ mod mlock;
 mod meta;
 mod open;
 mod pipes;
+mod places;
 mod poll;
 mod proc;
 mod process;
@@ -56,6 +58,8 @@ const GROUPS: &[&[Case]] = &[
     process::CASES,
     exec::CASES,
     elf::CASES,
+    formats::CASES,
+    places::CASES,
     jobs::CASES,
     threads::CASES,
     futex::CASES,
