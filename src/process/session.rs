@@ -8,7 +8,7 @@ use crate::{
 };
 use abi::{Errno, Result};
 use kalloc::KArc;
-use sync::{LockClass, SpinLock, atomic::Ordering};
+use sync::{LockClass, SpinLock, atomic::{AtomicU32, Ordering}};
 
 static SESSION_TTY: LockClass = LockClass::new("process.session_tty", 1036);
 
@@ -16,11 +16,13 @@ static SESSION_TTY: LockClass = LockClass::new("process.session_tty", 1036);
 pub struct Session {
     pid: KArc<Pid>,
     tty: SpinLock<Option<KArc<tty::Tty>>>,
+    /// The foreground group when the terminal hung up; 0: there is none.
+    hung_up_group: AtomicU32,
 }
 
 impl Session {
     pub(crate) fn try_new(pid: KArc<Pid>) -> Result<KArc<Self>> {
-        Ok(KArc::try_new(Self { pid, tty: SpinLock::new(None, &SESSION_TTY) })?)
+        Ok(KArc::try_new(Self { pid, tty: SpinLock::new(None, &SESSION_TTY), hung_up_group: AtomicU32::new(0) })?)
     }
     /// The session's id: the pid of the process that made it.
     pub fn id(&self) -> u32 {
@@ -207,18 +209,24 @@ fn hang_up_group(ns: &crate::pid::PidNamespace, pgrp: u32) {
     let _ = send_to_group(ns, pgrp, SigInfo::kernel(Signal::CONT), |_| true);
 }
 
-/// A session leader that ends hangs up its terminal: SIGHUP and SIGCONT to the foreground group,
-/// and the terminal is free for another session.
+/// A session leader that ends hangs up its terminal: SIGHUP to the foreground group, and the terminal
+/// is free for another session. A group that was in the foreground when the terminal itself hung up
+/// gets SIGHUP and SIGCONT now.
 pub(crate) fn leave_on_exit(process: &KArc<Process>) {
     let Some(session) = process.session() else { return };
     if session.id() != process.id() {
         return;
     }
-    let Some(tty) = session.tty() else { return };
     let ns = process.leader.lock().as_ref().and_then(|l| l.ns().ok());
-    let foreground = tty.foreground_group();
-    if let (Some(ns), Some(pgrp)) = (ns, foreground) {
-        hang_up_group(&ns.pid, pgrp);
+    let left = session.hung_up_group.swap(0, Ordering::AcqRel);
+    let Some(tty) = session.tty() else {
+        if let Some(ns) = ns.filter(|_| left != 0) {
+            hang_up_group(&ns.pid, left);
+        }
+        return;
+    };
+    if let (Some(ns), Some(pgrp)) = (ns, tty.foreground_group()) {
+        let _ = send_to_group(&ns.pid, pgrp, SigInfo::kernel(Signal::HUP), |_| true);
     }
     tty.release_session(session.id());
     session.set_tty(None);
@@ -252,6 +260,15 @@ impl tty::JobControl for JobControl {
         if let Some(s) = crate::task::current_arc().and_then(|t| t.process.session()) {
             s.set_tty(tty);
         }
+    }
+    fn session_hung_up(&self, session: u32, foreground: Option<u32>) {
+        let leader = crate::init::root_pid_namespace().and_then(|ns| ns.find(session));
+        let Some(leader) = leader.map(|t| t.process.clone()) else { return };
+        let Some(s) = leader.session().filter(|s| s.id() == session) else { return };
+        s.set_tty(None);
+        s.hung_up_group.store(foreground.unwrap_or(0), Ordering::Release);
+        let _ = crate::signal::send_to_process(&leader, SigInfo::kernel(Signal::HUP));
+        let _ = crate::signal::send_to_process(&leader, SigInfo::kernel(Signal::CONT));
     }
     fn group_session(&self, pgrp: u32) -> Option<u32> {
         let ns = crate::init::root_pid_namespace()?;

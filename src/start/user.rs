@@ -62,6 +62,9 @@ fn main() {
     if let Err(e) = tty::init() {
         log::error!("tty: {e}");
     }
+    if let Err(e) = devpts::init() {
+        log::error!("devpts: {e}");
+    }
     if let Some(tree) = tree {
         let probed = device::driver::probe_all(tree, &[&pl011::DRIVER, &pl031::DRIVER]);
         log::debug!("devices: {} ready, {} left alone", probed.ready, probed.failed);

@@ -270,6 +270,16 @@ pub fn ioctl(task: &Task, fd: Fd, cmd: u32, arg: u64) -> Result<u64> {
             file.set_nonblocking(on != 0);
             Ok(0)
         }
+        i::TIOCGPTPEER => match file.ops_as::<tty::pty::Master>() {
+            Some(master) => {
+                let flags = arg as u32;
+                let files = task.files()?;
+                let slot = files.reserve(flags & g::O_CLOEXEC != 0, 0, nofile(task))?;
+                let slave = master.open_slave(flags, &task.cred()?)?;
+                Ok(u64::from(slot.install(slave).0))
+            }
+            None => file.ioctl(cmd, arg),
+        },
         _ => file.ioctl(cmd, arg),
     }
 }

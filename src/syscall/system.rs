@@ -62,6 +62,15 @@ pub fn setdomainname(task: &Task, name: UserAddr, len: i32) -> Result {
     set_name(task, name, len, |uts, n| uts.set_domain(n))
 }
 
+/// `vhangup(2)`: hangs the caller's own terminal up.
+pub fn vhangup(task: &Task) -> Result {
+    if !task.with_cred(|c| c.capable(Cap::SYS_TTY_CONFIG))? {
+        return Err(Errno::EPERM);
+    }
+    tty::hang_up_own();
+    Ok(())
+}
+
 pub fn sysinfo(task: &Task, out: UserPtr<SysInfo>) -> Result {
     let m = frames::stats();
     let page = abi::PAGE_SIZE as u64;

@@ -201,6 +201,7 @@ calls! {
     __NR_getgroups => ids::getgroups(i32, UserAddr),
     __NR_setgroups => ids::setgroups(i32, UserAddr),
     __NR_futex => futexes::futex(UserAddr, u32, u32, u64, UserAddr, u32),
+    __NR_vhangup => system::vhangup(),
     __NR_uname => system::uname(UserAddr),
     __NR_sethostname => system::sethostname(UserAddr, i32),
     __NR_setdomainname => system::setdomainname(UserAddr, i32),

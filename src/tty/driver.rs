@@ -1,9 +1,10 @@
-//! What a terminal needs of the device below it.
+//! What a terminal needs of the device below it: a serial line, or the other end of a
+//! pseudo-terminal.
 
 use crate::Termios;
 use abi::Result;
 
-/// The device of a terminal: a serial line. No method sleeps or calls back into the terminal.
+/// The device of a terminal. No method sleeps or calls back into the terminal.
 pub trait TtyDriver: Send + Sync {
     /// The first open: switch the receiver on.
     fn open(&self) -> Result;
@@ -28,4 +29,20 @@ pub trait TtyDriver: Send + Sync {
     fn set_termios(&self, new: &mut Termios, old: &Termios);
     /// Holds the line low, or lets it go.
     fn set_break(&self, on: bool);
+    /// Whether there is a line that could be held low.
+    fn has_break(&self) -> bool {
+        true
+    }
+    /// Every open of the terminal asks. EIO for what cannot be opened now.
+    fn may_open(&self) -> Result {
+        Ok(())
+    }
+    /// Whether the other end of a pseudo-terminal is closed: a read that waits ends with EIO.
+    fn is_gone(&self) -> bool {
+        false
+    }
+    /// The line discipline has taken received bytes: there is room for more.
+    fn input_taken(&self) {}
+    /// What was received and not read was discarded.
+    fn input_flushed(&self) {}
 }

@@ -11,7 +11,7 @@ use vfs::{Cap, Credentials, FileOps, Inode, OpenFile, PollEvents, PollTable, cha
 const TTYAUX_MAJOR: u32 = 5;
 
 /// An open terminal.
-struct TtyFile {
+pub(crate) struct TtyFile {
     tty: KArc<Tty>,
     /// `Tty::hangups` at the open.
     hangups: u32,
@@ -20,7 +20,7 @@ struct TtyFile {
 }
 
 impl TtyFile {
-    fn open(tty: KArc<Tty>, is_console: bool, flags: u32, cred: &Credentials) -> Result<KBox<dyn FileOps>> {
+    pub(crate) fn open(tty: KArc<Tty>, is_console: bool, flags: u32, cred: &Credentials) -> Result<KBox<dyn FileOps>> {
         tty.opened(cred.capable(Cap::SYS_ADMIN))?;
         // From here on the drop closes it.
         let file = Self { hangups: tty.hangups(), tty, is_console };

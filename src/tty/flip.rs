@@ -49,6 +49,11 @@ impl Flip {
         self.head - self.tail
     }
 
+    /// How many bytes fit.
+    pub(crate) fn room(&self) -> usize {
+        SIZE - self.len()
+    }
+
     pub(crate) fn is_nearly_full(&self) -> bool {
         self.len() > SIZE - SIZE / 4
     }

@@ -29,12 +29,12 @@ fn user(arg: u64, len: usize) -> UserSlice {
     UserSlice::new(UserAddr(arg), len)
 }
 
-fn put_int(arg: u64, value: i32) -> Result<u64> {
+pub(crate) fn put_int(arg: u64, value: i32) -> Result<u64> {
     user(arg, 4).write_from(&value.to_ne_bytes())?;
     Ok(0)
 }
 
-fn get_int(arg: u64) -> Result<i32> {
+pub(crate) fn get_int(arg: u64) -> Result<i32> {
     let mut bytes = [0; 4];
     user(arg, 4).read_into(&mut bytes)?;
     Ok(i32::from_ne_bytes(bytes))
@@ -104,6 +104,8 @@ pub(crate) fn ioctl(tty: &KArc<Tty>, f: &OpenFile, cmd: u32, arg: u64) -> Result
             tty.state.lock().exclusive = cmd == TIOCEXCL;
             Ok(0)
         }
+        // Only a master has another end.
+        n::TIOCGPTPEER => Err(Errno::EIO),
         n::TIOCGEXCL => put_int(arg, i32::from(tty.state.lock().exclusive)),
         n::TIOCGETD => put_int(arg, 0),
         n::TIOCSETD => {
@@ -182,6 +184,9 @@ fn flow(tty: &KArc<Tty>, action: u64) -> Result<u64> {
 }
 
 fn send_break(tty: &KArc<Tty>, milliseconds: u64) -> Result<u64> {
+    if !tty.driver.has_break() {
+        return Ok(0);
+    }
     tty.driver.set_break(true);
     let end = time::monotonic().saturating_add(abi::Nanos::from_millis(milliseconds));
     let outcome = sched::sleep_until(sched::Sleep::Interruptible, end);

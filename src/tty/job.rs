@@ -42,6 +42,9 @@ pub trait JobControl: Sync {
     fn controlling_tty(&self) -> Option<KArc<Tty>>;
     /// Sets it.
     fn set_controlling_tty(&self, tty: Option<KArc<Tty>>);
+    /// The terminal of a session hung up: its leader gets SIGHUP and SIGCONT, and when the leader
+    /// ends, so does what was the foreground group.
+    fn session_hung_up(&self, session: u32, foreground: Option<u32>);
     /// The session of a process group; None if there is no such group.
     fn group_session(&self, pgrp: u32) -> Option<u32>;
 }
@@ -62,6 +65,13 @@ pub(crate) fn controlling_tty() -> Option<KArc<Tty>> {
     let jobs = jobs()?;
     let ids = jobs.current_ids()?;
     jobs.controlling_tty().filter(|t| t.session() == Some(ids.session))
+}
+
+/// Hangs the caller's controlling terminal up, if it has one (`vhangup(2)`).
+pub fn hang_up_own() {
+    if let Some(tty) = controlling_tty() {
+        tty.hang_up();
+    }
 }
 
 /// Whether `tty` is the caller's controlling terminal.

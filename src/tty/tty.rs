@@ -4,7 +4,8 @@
 //! flip buffer under a lock that is safe in interrupts, and wakes the terminal's own kernel
 //! thread. That thread runs the line discipline. So signals and wake-ups come from thread context
 //! (the process layer's locks are not for interrupts), and the discipline's lock leaves interrupts
-//! on.
+//! on. A pseudo-terminal has no interrupts and no thread: whoever gives it input runs the
+//! discipline.
 //!
 //! Locks, outer to inner: `read`, `write` (sleeping; one reader and one writer at a time), `state`
 //! (spin, thread context), `flip` (spin, interrupts off). The device's own locks come below.
@@ -61,6 +62,10 @@ pub struct Tty {
     flip: SpinLock<Flip>,
     /// Something for the terminal's thread.
     work: AtomicBool,
+    /// There is no thread: who has work does it.
+    inline: bool,
+    /// Somebody is at it.
+    working: AtomicBool,
     worker: WaitQueue,
     read: Mutex<()>,
     write: Mutex<()>,
@@ -73,14 +78,25 @@ pub struct Tty {
 impl Tty {
     /// A terminal over a device, named `name` in messages, with its thread started. May sleep.
     pub fn try_new(name: KString, dev: DevNum, driver: KArc<dyn TtyDriver>, termios: Termios) -> Result<KArc<Self>> {
-        let tty = Self::without_thread(name, dev, driver, termios)?;
+        let tty = Self::without_thread(name, dev, driver, termios, false)?;
         let mine = tty.clone();
         // The thread lives as long as the machine, and so does the terminal.
         sched::kthread::spawn("ttyin", move || mine.run())?;
         Ok(tty)
     }
 
-    fn without_thread(name: KString, dev: DevNum, driver: KArc<dyn TtyDriver>, termios: Termios) -> Result<KArc<Self>> {
+    /// A terminal whose input comes from threads that may run the discipline themselves.
+    pub(crate) fn for_pty(name: KString, dev: DevNum, driver: KArc<dyn TtyDriver>, termios: Termios) -> Result<KArc<Self>> {
+        Self::without_thread(name, dev, driver, termios, true)
+    }
+
+    fn without_thread(
+        name: KString,
+        dev: DevNum,
+        driver: KArc<dyn TtyDriver>,
+        termios: Termios,
+        inline: bool,
+    ) -> Result<KArc<Self>> {
         let state = State {
             ldisc: Ldisc::try_new()?,
             termios,
@@ -99,6 +115,8 @@ impl Tty {
             state: SpinLock::new(state, &STATE),
             flip: SpinLock::new(Flip::try_new()?, &FLIP),
             work: AtomicBool::new(false),
+            inline,
+            working: AtomicBool::new(false),
             worker: WaitQueue::new(),
             read: Mutex::new((), &READ),
             write: Mutex::new((), &WRITE),
@@ -111,6 +129,11 @@ impl Tty {
     /// Its name, as "ttyAMA0".
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it is the slave of a pseudo-terminal.
+    pub fn is_pty(&self) -> bool {
+        self.inline
     }
 
     /// Its device number.
@@ -133,8 +156,9 @@ impl Tty {
         self.state.lock().pgrp
     }
 
-    /// The session ends or gives the terminal up: it is free for another. Files that were opened
-    /// by the terminal's own name are dead from then on, as after a hang-up.
+    /// The session ends: the terminal is free for another. Files that were opened by the terminal's
+    /// own name are dead from then on, as after a hang-up; not so those of a pseudo-terminal, whose
+    /// master goes on reading what they write.
     pub fn release_session(&self, session: u32) {
         let released = {
             let mut s = self.state.lock();
@@ -145,25 +169,22 @@ impl Tty {
             }
             is_its
         };
-        if released {
+        if released && !self.is_pty() {
             self.kill_files();
         }
     }
 
-    /// The line was lost, or `vhangup(2)`: SIGHUP and SIGCONT to session leader and foreground
-    /// group, and every file but /dev/console is dead.
+    /// The line was lost, or `vhangup(2)`: the session has no terminal any more and its leader gets
+    /// SIGHUP and SIGCONT (the foreground group follows when the leader ends), and every file but
+    /// /dev/console is dead.
     pub fn hang_up(&self) {
         let (session, pgrp) = {
             let mut s = self.state.lock();
             (s.session.take(), s.pgrp.take())
         };
         self.kill_files();
-        // The leader's group has the session's number.
-        job::signal_group(session, g::SIGHUP);
-        job::signal_group(session, g::SIGCONT);
-        if pgrp != session {
-            job::signal_group(pgrp, g::SIGHUP);
-            job::signal_group(pgrp, g::SIGCONT);
+        if let (Some(jobs), Some(session)) = (job::jobs(), session) {
+            jobs.session_hung_up(session, pgrp);
         }
     }
 
@@ -185,6 +206,7 @@ impl Tty {
             if s.exclusive && !may_override {
                 return Err(Errno::EBUSY);
             }
+            self.driver.may_open()?;
             s.opens += 1;
             s.opens == 1
         };
@@ -200,7 +222,8 @@ impl Tty {
         let last = {
             let mut s = self.state.lock();
             s.opens = s.opens.saturating_sub(1);
-            if s.opens == 0 {
+            // A pseudo-terminal stays as it is while its master is open.
+            if s.opens == 0 && !self.inline {
                 s.exclusive = false;
                 s.ldisc.flush_input();
             }
@@ -229,9 +252,47 @@ impl Tty {
         self.writers.wake_all_key(g::POLLOUT | g::POLLWRNORM);
     }
 
+    /// As [`input`](Self::input) for a thread that can wait: takes what fits, and says how much.
+    pub(crate) fn offer(&self, bytes: &[u8]) -> usize {
+        let n = {
+            let mut flip = self.flip.lock_irq();
+            let n = flip.room().min(bytes.len());
+            for &c in bytes.get(..n).unwrap_or_default() {
+                flip.push(c, Flag::Normal);
+            }
+            n
+        };
+        if n > 0 {
+            self.kick();
+        }
+        n
+    }
+
+    /// How much [`offer`](Self::offer) would take.
+    pub(crate) fn input_room(&self) -> usize {
+        self.flip.lock_irq().room()
+    }
+
+    /// Discards input that the line discipline has not seen.
+    pub(crate) fn drop_unprocessed(&self) {
+        self.flip.lock_irq().clear();
+        self.driver.input_taken();
+    }
+
+    /// Has the line discipline run, by the terminal's thread or, without one, by the caller.
     fn kick(&self) {
         self.work.store(true, Ordering::Release);
-        self.worker.wake_one();
+        if !self.inline {
+            self.worker.wake_one();
+            return;
+        }
+        // Whoever is at it sees `work` before it leaves, or leaves before the swap here.
+        while self.work.load(Ordering::SeqCst) && !self.working.swap(true, Ordering::SeqCst) {
+            while self.work.swap(false, Ordering::SeqCst) {
+                self.process_input();
+            }
+            self.working.store(false, Ordering::SeqCst);
+        }
     }
 
     fn run(&self) {
@@ -259,6 +320,9 @@ impl Tty {
                 (taken, events, s.pgrp, s.ldisc.readable(&s.termios))
             };
             self.flip.lock_irq().taken_to(start + taken);
+            if taken > 0 {
+                self.driver.input_taken();
+            }
             self.raise(events, pgrp);
             if taken > 0 && readable {
                 self.readers.wake_all_key(g::POLLIN | g::POLLRDNORM);
@@ -276,7 +340,10 @@ impl Tty {
             self.driver.flush();
         }
         match events.output {
-            Some(true) => self.driver.start(),
+            Some(true) => {
+                self.driver.start();
+                self.writers.wake_all_key(g::POLLOUT | g::POLLWRNORM);
+            }
             Some(false) => self.driver.stop(),
             None => {}
         }
@@ -375,6 +442,9 @@ impl Tty {
                     continue;
                 }
                 Ok(None) => {}
+            }
+            if self.driver.is_gone() {
+                break Err(Errno::EIO);
             }
             if !alive() || timeout == Some(Nanos::ZERO) {
                 break Ok(());
@@ -520,6 +590,8 @@ impl Tty {
         s.ldisc.flush_input();
         s.full = false;
         self.throttle(&mut s, false);
+        drop(s);
+        self.driver.input_flushed();
     }
 
     /// Changes the settings.
@@ -547,7 +619,12 @@ impl Tty {
     pub(crate) fn set_output(&self, on: bool) {
         let mut s = self.state.lock();
         if s.ldisc.set_stopped(!on) {
-            if on { self.driver.start() } else { self.driver.stop() }
+            if on {
+                self.driver.start();
+                self.writers.wake_all_key(g::POLLOUT | g::POLLWRNORM);
+            } else {
+                self.driver.stop();
+            }
         }
     }
 }

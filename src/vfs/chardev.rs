@@ -1,6 +1,6 @@
 //! Character devices: which driver has which numbers.
 
-use crate::{Credentials, FileOps, Inode, class};
+use crate::{Credentials, FileOps, Inode, Path, class};
 use abi::{DevNum, Errno, Result};
 use core::ops::Range;
 use kalloc::{KArc, KBox, KVec};
@@ -10,6 +10,10 @@ use sync::SpinLock;
 pub trait CharDevice: Send + Sync {
     /// What an open of the device does. ENXIO for a minor that does not exist.
     fn open(&self, inode: &KArc<Inode>, flags: u32, cred: &Credentials) -> Result<KBox<dyn FileOps>>;
+    /// As [`open`](Self::open), for a device to which the place of its node matters (/dev/ptmx).
+    fn open_at(&self, path: &Path, flags: u32, cred: &Credentials) -> Result<KBox<dyn FileOps>> {
+        self.open(path.inode()?, flags, cred)
+    }
 }
 
 struct Entry {
@@ -30,14 +34,14 @@ pub fn register(major: u32, minors: Range<u32>, name: &'static str, device: KArc
     Ok(d.try_push(Entry { major, minors, name, device })?)
 }
 
-/// Opens the device that `inode` stands for. ENXIO without a driver.
-pub(crate) fn open(inode: &KArc<Inode>, flags: u32, cred: &Credentials) -> Result<KBox<dyn FileOps>> {
-    let DevNum { major, minor } = inode.rdev;
+/// Opens the device that the node at `path` stands for. ENXIO without a driver.
+pub(crate) fn open(path: &Path, flags: u32, cred: &Credentials) -> Result<KBox<dyn FileOps>> {
+    let DevNum { major, minor } = path.inode()?.rdev;
     let device = {
         let d = DEVICES.lock();
         d.iter().find(|e| e.major == major && e.minors.contains(&minor)).map(|e| e.device.clone())
     };
-    device.ok_or(Errno::ENXIO)?.open(inode, flags, cred)
+    device.ok_or(Errno::ENXIO)?.open_at(path, flags, cred)
 }
 
 /// Calls `f` with major number and name of every driver (/proc/devices).

@@ -217,7 +217,7 @@ pub fn open_found(path: Path, flags: u32, cred: &KArc<Credentials>) -> Result<KA
     }
     let counts = Counts::take(&inode, writer)?;
     let ops = if mode.is_char_device() {
-        chardev::open(&inode, flags, cred)?
+        chardev::open(&path, flags, cred)?
     } else if mode.is_fifo() {
         FIFO.get().ok_or(Errno::ENXIO)?.open(&inode, flags, cred)?
     } else if mode.is_block_device() || mode.is_socket() {

@@ -30,6 +30,8 @@ pub(crate) struct Tree {
     cred: KArc<Credentials>,
     target: Target,
     linked: KVec<Linked>,
+    /// Directories and their times of change, which entries that follow would spoil.
+    dirs: KVec<(KBytes, u32)>,
 }
 
 impl From<Errno> for Fault {
@@ -62,6 +64,7 @@ impl Tree {
             cred: KArc::try_new(Credentials::root())?,
             target: Target::Nothing,
             linked: KVec::new(),
+            dirs: KVec::new(),
         })
     }
 
@@ -127,6 +130,7 @@ impl Tree {
                     Err(e) => return Err(e.into()),
                 }
                 self.attributes(h, name)?;
+                self.dirs.try_push((KBytes::try_from_slice(name)?, h.mtime))?;
                 Ok(Target::Nothing)
             }
             g::S_IFLNK => {
@@ -144,7 +148,7 @@ impl Tree {
                         Err(e) => return Err(e.into()),
                     }
                     self.attributes(h, name)?;
-                    self.set_time(h, name)?;
+                    self.set_time(h.mtime, name)?;
                 }
                 Ok(Target::Nothing)
             }
@@ -178,8 +182,8 @@ impl Tree {
         vfs::chmod(&p, &self.cred, h.mode & 0o7777)
     }
 
-    fn set_time(&self, h: &Header, name: &[u8]) -> Result {
-        let t = SetTime::To(Time { secs: i64::from(h.mtime), nanos: 0 });
+    fn set_time(&self, mtime: u32, name: &[u8]) -> Result {
+        let t = SetTime::To(Time { secs: i64::from(mtime), nanos: 0 });
         vfs::utimens(&self.find(name)?, &self.cred, t, t)
     }
 
@@ -206,7 +210,7 @@ impl Tree {
         let name = clean(name)?;
         match core::mem::replace(&mut self.target, Target::Nothing) {
             Target::Nothing => {}
-            Target::File(_) => self.set_time(h, name)?,
+            Target::File(_) => self.set_time(h.mtime, name)?,
             Target::Link(text) => {
                 if text.contains(&0) {
                     return Err(Fault::BadLink);
@@ -214,7 +218,7 @@ impl Tree {
                 let made = self.clear_way(name, u32::MAX).and_then(|()| {
                     vfs::symlink(&self.cx(), &text, None, name)?;
                     vfs::chown(&self.find(name)?, &self.cred, Some(h.uid), Some(h.gid))?;
-                    self.set_time(h, name)
+                    self.set_time(h.mtime, name)
                 });
                 match made {
                     Err(Errno::ENOENT | Errno::ENOTDIR) => log_skipped(name),
@@ -228,6 +232,10 @@ impl Tree {
     /// Links do not reach into the next archive.
     pub(crate) fn end_of_archive(&mut self) {
         self.linked.clear();
+        for (name, mtime) in core::mem::take(&mut self.dirs).iter() {
+            // One that a later entry has replaced is gone.
+            let _ = self.set_time(*mtime, name);
+        }
     }
 }
 

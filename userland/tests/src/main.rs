@@ -35,6 +35,7 @@ mod pipes;
 mod places;
 mod poll;
 mod proc;
+mod pty;
 mod process;
 mod signals;
 mod system;
@@ -61,6 +62,7 @@ const GROUPS: &[&[Case]] = &[
     formats::CASES,
     places::CASES,
     jobs::CASES,
+    pty::CASES,
     threads::CASES,
     futex::CASES,
     signals::CASES,
