@@ -1,0 +1,140 @@
+"""Debian's own programs on the small root file system: a login on the console, then bash with job
+control, python, threads, a pseudo-terminal.
+
+usage: python3 tests/debian.py [--linux]   only this, on Linnet or on Debian's kernel"""
+import os
+import re
+import subprocess
+import sys
+
+import boot
+import shell
+from console import Console, Failure, Hang, good, want
+from machine import ROOT, Machine
+from report import Group, Report
+
+PROMPT = rb'# '
+
+
+def rootfs(name):
+    """The archive of a root file system, made if it is not there (scripts/mkrootfs)."""
+    done = subprocess.run([os.path.join(ROOT, 'scripts', 'mkrootfs'), name], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip()
+
+
+def login(console, machine):
+    """agetty asks for a name, login lets root in without a password, bash starts as a login shell."""
+    console.expect(rb'linnet login: ')
+    console.send('root\n')
+    console.expect(PROMPT)
+    output = good(console, 'tty; echo $0; id -un')
+    want(output.split() == ['/dev/ttyAMA0', '-bash', 'root'], f'the login shell says {output!r}')
+
+
+def job_control(console, machine):
+    good(console, 'sleep 100 &')
+    good(console, 'jobs', r'Running +sleep 100')
+    console.send('fg\n')
+    console.expect(rb'sleep 100\r\n')
+    console.send_until(b'\x1a', rb'Stopped')
+    good(console, 'jobs', r'Stopped +sleep 100')
+    good(console, 'bg', r'sleep 100')
+    good(console, 'jobs', r'Running +sleep 100')
+    good(console, 'kill %1')
+    console.run('wait')
+    output, _ = console.run('jobs; jobs')
+    want('Running' not in output, f'a killed job still runs: {output!r}')
+    console.send('cat\n')
+    console.expect(rb'cat\r\n')
+    console.send_until(b'ping\n', rb'ping\r\nping\r\n')
+    console.send(b'\x03')
+    # The key drops what was typed behind it.
+    console.expect(PROMPT)
+    good(console, 'echo status $?', r'status 130')
+
+
+def bash_features(console, machine):
+    good(console, 'diff <(seq 1 3) <(printf "1\\n2\\n3\\n")')
+    good(console, 'coproc cat; echo through >&${COPROC[1]}; read -r line <&${COPROC[0]}; kill $COPROC_PID; echo "$line"', r'through')
+    good(console, 'x=$(seq 1 20000 | sort -rn | head -1); echo $x | tee /tmp/x | wc -c', r'^6$')
+    good(console, 'trap "echo caught" USR1; kill -USR1 $$; trap - USR1', r'caught')
+
+
+def coreutils(console, machine):
+    good(console, 'mkdir -p /tmp/a/b && cp -a /etc /tmp/a/b && diff -r /etc /tmp/a/b/etc 2>/dev/null; ls -laR /tmp/a | md5sum', limit=300)
+    good(console, 'dd if=/dev/urandom of=/tmp/r bs=64k count=16 status=none && sha256sum /tmp/r | sha256sum -c - 2>/dev/null || sha256sum /tmp/r')
+    good(console, 'stat -c "%A %U:%G" /etc/shadow', r'-rw-r----- root:shadow')
+    good(console, 'rm -r /tmp/a /tmp/r')
+
+
+def procps(console, machine):
+    output = good(console, 'ps -eo pid,ppid,tty,stat,comm')
+    want(re.search(r'^ +1 +0 \? .*init$', output, re.M), f'ps lacks init: {output[:300]!r}')
+    want(re.search(r'ttyAMA0 +\S+ +bash$', output, re.M), f'ps lacks the shell on its terminal: {output[-300:]!r}')
+    good(console, 'free -m', r'Mem:')
+    good(console, 'top -b -n1 | head -8', r'Tasks:')
+
+
+def python(console, machine):
+    good(console, "python3 -c 'import sys, os; print(sys.version_info[:2], os.getpid() > 1)'", r'\(3, 11\) True', limit=300)
+    program = ('import subprocess, threading\n'
+               'total = []\n'
+               'lock = threading.Lock()\n'
+               'def work(n):\n'
+               '    for i in range(200):\n'
+               '        with lock: total.append(n)\n'
+               'threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]\n'
+               'for t in threads: t.start()\n'
+               'for t in threads: t.join()\n'
+               'print("threads", len(total))\n'
+               'out = subprocess.run(["sh", "-c", "cat; exit 3"], input=b"given", capture_output=True)\n'
+               'print("process", out.stdout.decode(), out.returncode)\n')
+    console.send("cat > /tmp/p.py <<'END-OF-PROGRAM'\n" + program + 'END-OF-PROGRAM\n')
+    good(console, 'python3 /tmp/p.py', r'threads 3200\nprocess given 3', limit=300)
+
+
+def pseudo_terminal(console, machine):
+    good(console, 'script -qec "tty; stty size; ls -l \\$(tty)" /tmp/typescript', r'/dev/pts/0\n(?s:.*)crw--w----')
+    good(console, 'script -qec "exit 7" /dev/null; echo ended $?', r'ended 7')
+    good(console, 'grep -c pts/0 /tmp/typescript', r'^[12]$')
+
+
+def strace(console, machine):
+    output = good(console, 'strace -f -o /tmp/trace sh -c "echo traced | cat"; grep -c . /tmp/trace', r'traced')
+    want(int(output.split()[-1]) > 20, f'strace wrote {output!r}')
+    good(console, "grep -E 'execve\\(\"/(usr/)?bin/sh\"' /tmp/trace", r'= 0')
+    good(console, "grep -c 'exited with 0' /tmp/trace", r'^[23]$')
+
+
+CHECKS = [login, job_control, bash_features, coreutils, procps, python, pseudo_terminal, strace, shell.no_complaint, shell.power_off]
+
+
+def small(group, machine):
+    """All of it in one boot."""
+    machine = machine.with_(initrd=rootfs('small'))
+    with Console(machine.command(), boot.log_path(f'{group.name} debian'), boot.LIMIT) as console:
+        for check in CHECKS:
+            name = f'debian_{check.__name__}'
+            gap = group.report.gap(f'boot:{name}', group.name)
+            if gap is not None:
+                group.report.skip(f'[{group.name}] {name}', gap)
+                continue
+            try:
+                check(console, machine)
+                group.line(True, name)
+            except Failure as failure:
+                group.line(False, name, f'{failure}\n{console.tail()}')
+                if isinstance(failure, Hang):
+                    group.line(False, 'rest', 'the console does not answer any more')
+                    return
+
+
+def main():
+    report = Report()
+    linux = '--linux' in sys.argv[1:]
+    small(Group(report, 'debian linux' if linux else 'debian'), Machine(linux=linux, smp=2, mem='1G'))
+    return report.close()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
