@@ -2,7 +2,8 @@
 //!
 //! The position has a sleeping lock that is held over a read or write of a file that can seek, so
 //! that two threads that share the file never get the same bytes; files that cannot seek (pipes,
-//! terminals) have no position and take no lock.
+//! terminals) have no position and take no lock. Who only shows the position takes none either: the
+//! file may be the one through which it is shown (/proc/self/fdinfo).
 //!
 //! Errors and signals: a write that returns EPIPE or EFBIG is what the process layer turns into
 //! SIGPIPE or SIGXFSZ; nothing here sends signals.
@@ -126,7 +127,9 @@ pub struct OpenFile {
     /// Who opened it.
     pub cred: KArc<Credentials>,
     flags: AtomicU32,
-    pos: Mutex<u64>,
+    /// Changed by who has the turn.
+    pos: AtomicU64,
+    turn: Mutex<()>,
     owner: SpinLock<Owner>,
     /// Counted in the inode as open, as writer.
     counted: bool,
@@ -161,7 +164,8 @@ impl OpenFile {
             ops,
             cred: cred.clone(),
             flags: AtomicU32::new(flags & !ONCE_FLAGS),
-            pos: Mutex::new(0, &class::POSITION),
+            pos: AtomicU64::new(0),
+            turn: Mutex::new((), &class::POSITION),
             owner: SpinLock::new(Owner::default(), &class::FILE),
             counted: counts.take_open(),
             writer: counts.take_writer(),
@@ -246,10 +250,10 @@ impl OpenFile {
         if !self.ops.can_seek() {
             return self.ops.read(self, dst, &mut 0);
         }
-        let mut pos = self.pos.lock();
-        let mut at = *pos;
+        let _turn = self.turn.lock();
+        let mut at = self.pos.load(Relaxed);
         let n = self.ops.read(self, dst, &mut at)?;
-        *pos = at;
+        self.pos.store(at, Relaxed);
         Ok(n)
     }
 
@@ -261,10 +265,10 @@ impl OpenFile {
         if !self.ops.can_seek() {
             return self.ops.write(self, src, &mut 0);
         }
-        let mut pos = self.pos.lock();
-        let mut at = *pos;
+        let _turn = self.turn.lock();
+        let mut at = self.pos.load(Relaxed);
         let n = self.write_limited(src, &mut at, limit)?;
-        *pos = at;
+        self.pos.store(at, Relaxed);
         Ok(n)
     }
 
@@ -312,15 +316,15 @@ impl OpenFile {
         if whence > g::SEEK_MAX {
             return Err(Errno::EINVAL);
         }
-        let mut pos = self.pos.lock();
-        let new = self.ops.seek(self, *pos, offset, whence)?;
-        *pos = new;
+        let _turn = self.turn.lock();
+        let new = self.ops.seek(self, self.pos.load(Relaxed), offset, whence)?;
+        self.pos.store(new, Relaxed);
         Ok(new)
     }
 
     /// The position (for /proc/PID/fdinfo).
     pub fn position(&self) -> u64 {
-        *self.pos.lock()
+        self.pos.load(Relaxed)
     }
 
     /// Lists a directory from the file's position on (`getdents64(2)`).
@@ -331,13 +335,16 @@ impl OpenFile {
         if !self.inode.is_dir() {
             return Err(Errno::ENOTDIR);
         }
-        let mut pos = self.pos.lock();
+        let _turn = self.turn.lock();
+        let mut pos = self.pos.load(Relaxed);
         {
             let _lock = self.inode.lock.read();
             if self.inode.has_flag(crate::inode::I_DEAD) {
                 return Err(Errno::ENOENT);
             }
-            self.ops.readdir(self, &mut pos, emit)?;
+            let done = self.ops.readdir(self, &mut pos, emit);
+            self.pos.store(pos, Relaxed);
+            done?;
         }
         self.accessed();
         Ok(())

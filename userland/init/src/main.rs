@@ -35,6 +35,7 @@ fn main() {
         std::process::exit(1);
     }
     mount_pseudo_file_systems();
+    link_descriptors();
     set_host_name();
     open_console();
     println!("init: Linnet user space is up");
@@ -87,6 +88,15 @@ fn mount_pseudo_file_systems() {
             libc::mkdir(target.as_ptr(), 0o755);
             libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast());
         }
+    }
+}
+
+/// The names of open descriptors in /dev, which a kernel does not make (Linux's
+/// Documentation/admin-guide/devices.rst, "Compulsory links").
+fn link_descriptors() {
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        // Whoever has made it is right.
+        let _ = std::os::unix::fs::symlink(target, format!("/dev/{name}"));
     }
 }
 

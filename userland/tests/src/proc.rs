@@ -7,11 +7,23 @@ cases![proc:
     stat_has_52_fields, statm_counts_pages, status_names_and_ids, cmdline_and_environ, exe_cwd_root_links, fd_directory,
     meminfo_adds_up, uptime_and_loadavg, version_and_filesystems, mounts_has_root, system_stat_has_cpus, cpuinfo_matches_nproc,
     self_is_a_link, missing_process_is_enoent, readdir_lists_processes, processes_come_and_go, reads_continue,
-    writes_are_refused, sys_kernel_values, comm_can_be_written,
+    writes_are_refused, fdinfo_shows_itself, sys_kernel_values, comm_can_be_written,
 ];
 
 fn text(path: &str) -> Result<String, Stop> {
     Ok(String::from_utf8_lossy(&content(path)?).into_owned())
+}
+
+fn fdinfo_shows_itself() -> Outcome {
+    // The file that is read becomes the one that it tells of.
+    let held = ok!(dup(0));
+    let fd = ok!(open_file(&format!("/proc/self/fdinfo/{held}"), O_RDONLY, 0));
+    ok!(dup2(fd, held));
+    let mut part = [0; 512];
+    let got = ok!(read_fd(fd, &mut part)) as usize;
+    let shown = String::from_utf8_lossy(&part[..got]).into_owned();
+    check!(shown.starts_with("pos:\t0\nflags:\t0"));
+    Ok(())
 }
 
 fn stat_has_52_fields() -> Outcome {
