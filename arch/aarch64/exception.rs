@@ -4,7 +4,7 @@
 
 use crate::thread::{EXIT_WORK, FOREIGN_FP};
 use crate::{
-    Access, FaultKind, PageFault, UserException, UserRegs, backtrace, cpu, features, fp, irq, panic, percpu,
+    Access, FaultKind, PageFault, UserException, UserRegs, backtrace, cpu, debug, features, fp, irq, panic, percpu,
     preempt, thread,
 };
 use abi::{USER_END, UserAddr};
@@ -79,6 +79,7 @@ extern "C" fn exit_slow(regs: &mut UserRegs) {
         } else if flags & FOREIGN_FP != 0 {
             fp::load_current(head);
         } else {
+            debug::before_return(flags);
             break;
         }
     }
@@ -140,6 +141,9 @@ extern "C" fn el0_exception(regs: &mut UserRegs, esr: u64, far: u64) {
         EC_PC_ALIGN => UserException::PcAlignment,
         EC_SP_ALIGN => UserException::SpAlignment,
         EC_FP => UserException::FpException { esr },
+        // What another thread left in the registers, or this one before it was let go, is nobody's.
+        EC_HW_BREAKPOINT | EC_WATCHPOINT if !debug::points_are_wanted(thread::current()) => return,
+        EC_STEP if !debug::step_is_wanted(thread::current()) => return,
         EC_HW_BREAKPOINT => UserException::HwBreakpoint,
         EC_STEP => UserException::SingleStep,
         EC_WATCHPOINT => UserException::Watchpoint { addr: untagged(far) },

@@ -265,6 +265,7 @@ enable_mmu:
     msr     cpacr_el1, x3
     mov     x3, #(1 << 12)                      // MDSCR_EL1.TDCC: no debug channel for EL0
     msr     mdscr_el1, x3
+    msr     oslar_el1, xzr                      // debug exceptions are not locked out (Arm ARM D2.5)
     mov     x3, #2                              // CNTKCTL_EL1: EL0 reads the virtual counter
     msr     cntkctl_el1, x3
     mrs     x3, id_aa64dfr0_el1

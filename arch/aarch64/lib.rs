@@ -22,6 +22,7 @@ pub mod boot;
 pub mod cache;
 pub mod clock;
 pub mod cpu;
+pub mod debug;
 pub mod early_console;
 #[path = "../common/early_dt.rs"]
 mod early_dt;

@@ -2,7 +2,7 @@
 
 use crate::percpu;
 use crate::thread::{Context, FOREIGN_FP, ThreadHead};
-use crate::{UserRegs, fp, irq};
+use crate::{UserRegs, debug, fp, irq};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 core::arch::global_asm!(
@@ -37,10 +37,12 @@ pub unsafe fn switch(prev: &ThreadHead, next: &ThreadHead) {
     if prev.user.load(Ordering::Relaxed) {
         prev.tpidr_el0.store(crate::thread::read_tls_register(), Ordering::Relaxed);
         fp::switch_out(prev);
+        debug::switch_out(prev);
     }
     if next.user.load(Ordering::Relaxed) {
         crate::thread::write_tls_register(next.tpidr_el0.load(Ordering::Relaxed));
         fp::switch_in(next, cpu);
+        debug::switch_in(next);
     }
     next.cpu.store(cpu.id.load(Ordering::Relaxed), Ordering::Relaxed);
     // SAFETY: the caller's contract.

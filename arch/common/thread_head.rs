@@ -17,8 +17,16 @@ pub const FATAL_PENDING: u32 = 8;
 pub const SINGLE_STEP: u32 = 16;
 /// A tracer wants stops at system calls.
 pub const SYSCALL_TRACE: u32 = 32;
+/// A tracer carries out the system calls itself: they are skipped (PTRACE_SYSEMU).
+pub const SYSCALL_EMU: u32 = 64;
+/// The thread has hardware breakpoints or watchpoints.
+pub const HW_DEBUG: u32 = 256;
+/// They are not in this CPU's registers.
+pub const DEBUG_LOAD: u32 = 512;
+/// The flags with which a system call takes the long way.
+pub const SYSCALL_WORK: u32 = SINGLE_STEP | SYSCALL_TRACE | SYSCALL_EMU;
 /// The flags that the loop before the return to EL0 serves.
-pub const EXIT_WORK: u32 = NEED_RESCHED | SIGNAL_PENDING | NOTIFY_RESUME;
+pub const EXIT_WORK: u32 = NEED_RESCHED | SIGNAL_PENDING | NOTIFY_RESUME | DEBUG_LOAD;
 
 /// First field of the scheduler's thread; SP_EL0 points to it while the kernel runs. The entry
 /// assembly uses the offsets of the first fields.

@@ -29,3 +29,5 @@ pub const NSIG: usize = 64;
 
 /// The release that `uname` reports: Debian 12's version is the reference for behaviour.
 pub const RELEASE: &str = concat!("6.1.0-linnet-", env!("CARGO_PKG_VERSION"));
+/// What `uname -v` says.
+pub const VERSION: &str = "#1 SMP PREEMPT Linnet";

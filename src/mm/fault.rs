@@ -21,7 +21,7 @@ use crate::{
     cache::{Get, lock},
     oom, page, pte,
     rmap::{Family, Link, PAGE},
-    space::{STACK_GAP, edit::Edit},
+    space::{STACK_GAP, edit::Edit, remote::Force},
     tlb, zero,
 };
 
@@ -60,6 +60,11 @@ fn allowed(prot: Prot, access: Access) -> bool {
     }
 }
 
+/// Whether a debugger may do what the program may not: read anything, and write to a private copy.
+fn forced(area: &Area, access: Access, force: Force) -> bool {
+    force == Force::Yes && (access == Access::Read || access == Access::Write && !area.shared())
+}
+
 impl AddressSpace {
     /// Serves a fault of the program (or of a user copy on its behalf). May sleep.
     pub fn fault(&self, fault: PageFault, limits: &Limits) -> FaultOutcome {
@@ -70,7 +75,7 @@ impl AddressSpace {
         frames::count(Counter::PageFault, 1);
         // The hardware has just looked: no entry, so ours need not look again.
         let known_empty = fault.kind == FaultKind::Translation;
-        let outcome = self.serve(fault.addr.0, fault.access, known_empty, limits);
+        let outcome = self.serve(fault.addr.0, fault.access, Force::No, known_empty, limits);
         if outcome == FaultOutcome::OutOfMemory && oom::out_of_memory() {
             return FaultOutcome::Retry;
         }
@@ -78,16 +83,16 @@ impl AddressSpace {
     }
 
     /// Makes the page at `addr` accessible for the kernel's own purposes. EFAULT, ENOMEM.
-    pub(crate) fn fault_in(&self, addr: u64, write: bool) -> Result {
+    pub(crate) fn fault_in(&self, addr: u64, write: bool, force: Force) -> Result {
         let access = if write { Access::Write } else { Access::Read };
-        match self.serve(addr, access, false, &Limits::UNLIMITED) {
+        match self.serve(addr, access, force, false, &Limits::UNLIMITED) {
             FaultOutcome::Resolved | FaultOutcome::Retry => Ok(()),
             FaultOutcome::OutOfMemory => Err(Errno::ENOMEM),
             _ => Err(Errno::EFAULT),
         }
     }
 
-    fn serve(&self, addr: u64, access: Access, known_empty: bool, limits: &Limits) -> FaultOutcome {
+    fn serve(&self, addr: u64, access: Access, force: Force, known_empty: bool, limits: &Limits) -> FaultOutcome {
         let page = addr & !PAGE_MASK;
         loop {
             let Some(area) = self.area_at(page) else {
@@ -103,7 +108,7 @@ impl AddressSpace {
                 drop(self.write());
                 continue;
             };
-            if !allowed(area.prot, access) {
+            if !allowed(area.prot, access) && !forced(&area, access, force) {
                 return FaultOutcome::ACCERR;
             }
             let served = self.serve_in(&area, live.file(), page, access, known_empty);

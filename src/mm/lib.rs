@@ -46,7 +46,7 @@ pub use cache::{CacheKind, Get, PageCache, PageSource};
 pub use commit::{commit_limit_pages, committed_pages};
 pub use io::{IoSink, IoSource};
 pub use oom::{OomKiller, set_oom_killer};
-pub use space::{AddressSpace, AreaInfo, AreaUsage, LockMode, Rss, SpaceStats};
+pub use space::{AddressSpace, AreaInfo, AreaUsage, LockMode, PageInfo, Rss, SpaceStats};
 pub use types::{
     Advice, Backing, FaultOutcome, Fixed, Layout, Limits, MapFlags, MapRequest, MappedFile, Prot, RemapFlags,
     RemapRequest, SEGV_ACCERR, SEGV_MAPERR,

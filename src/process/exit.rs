@@ -89,6 +89,9 @@ fn leave(task: &Task, process: &Process, status: u32) -> bool {
         t.nvcsw += thread.nvcsw();
         t.nivcsw += thread.nivcsw();
         t.min_flt += task.min_flt.load(Ordering::Relaxed);
+        for (sum, n) in t.io.iter_mut().zip(task.figures.io()) {
+            *sum += n;
+        }
     }
     task.exiting.store(true, Ordering::Release);
     s.members.retain(|t| !core::ptr::eq(&**t, task));

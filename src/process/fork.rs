@@ -107,6 +107,7 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
         cred: task.cred()?,
         blocked,
     })?;
+    child.inherit(task);
     if !args.has(g::CLONE_VM) || args.has(g::CLONE_VFORK) {
         let alt: AltStack = *task.alt_stack.lock();
         *child.alt_stack.lock() = alt;

@@ -23,6 +23,7 @@ pub mod ns;
 pub mod personality;
 pub mod pid;
 pub mod proc;
+pub mod ptrace;
 pub mod session;
 pub mod signal;
 pub mod task;

@@ -81,7 +81,61 @@ pub struct Task {
     pub(crate) exit_status: AtomicU32,
     /// The thread's name when it was last alive, for zombies.
     pub(crate) last_name: SpinLock<[u8; 16]>,
+    /// What the task did, by itself.
+    pub figures: Figures,
+    /// Who logged in, and in which login session (`/proc/PID/loginuid`, `sessionid`).
+    pub(crate) login: Login,
+    /// Most by which a timeout may be late, `prctl(PR_SET_TIMERSLACK)`, in nanoseconds.
+    pub(crate) timer_slack: AtomicU64,
 }
+
+/// Counts that only the task itself raises, so plain loads and stores suffice.
+#[derive(Default)]
+pub struct Figures {
+    /// Bytes read and written, and how often (`/proc/PID/io`).
+    pub rchar: AtomicU64,
+    pub wchar: AtomicU64,
+    pub syscr: AtomicU64,
+    pub syscw: AtomicU64,
+}
+
+impl Figures {
+    fn raise(of: &AtomicU64, by: u64) {
+        of.store(of.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+    /// One call that read so many bytes.
+    pub fn did_read(&self, bytes: usize) {
+        Self::raise(&self.rchar, bytes as u64);
+        Self::raise(&self.syscr, 1);
+    }
+    /// One call that wrote so many bytes.
+    pub fn did_write(&self, bytes: usize) {
+        Self::raise(&self.wchar, bytes as u64);
+        Self::raise(&self.syscw, 1);
+    }
+    /// rchar, wchar, syscr, syscw.
+    pub(crate) fn io(&self) -> [u64; 4] {
+        [&self.rchar, &self.wchar, &self.syscr, &self.syscw].map(|n| n.load(Ordering::Relaxed))
+    }
+}
+
+/// "Nobody logged in."
+pub(crate) const NO_LOGIN: u32 = u32::MAX;
+
+/// A login, which children inherit.
+pub(crate) struct Login {
+    pub uid: AtomicU32,
+    pub session: AtomicU32,
+}
+
+impl Login {
+    fn none() -> Self {
+        Self { uid: AtomicU32::new(NO_LOGIN), session: AtomicU32::new(NO_LOGIN) }
+    }
+}
+
+/// Linux's default of the timer slack.
+const TIMER_SLACK: u64 = 50_000;
 
 /// The use of an address space by tasks: when the last one lets go, everything in it is unmapped.
 /// Others (`/proc`, the scheduler) hold the space itself, which keeps nothing mapped.
@@ -152,6 +206,8 @@ pub struct Process {
     /// Address of the code that signal handlers return to.
     pub(crate) sigreturn: AtomicU64,
     pub(crate) oom_score_adj: sync::atomic::AtomicI32,
+    /// Who beside its ancestors may trace it (`prctl(2)`, PR_SET_PTRACER).
+    pub(crate) tracer_allowed: AtomicU64,
 }
 
 /// Who may look into a process and who gets its core (`prctl(2)`, PR_SET_DUMPABLE).
@@ -241,6 +297,8 @@ pub(crate) struct Times {
     pub nvcsw: u64,
     pub nivcsw: u64,
     pub min_flt: u64,
+    /// rchar, wchar, syscr, syscw.
+    pub io: [u64; 4],
     pub children_min_flt: u64,
     pub max_rss_kib: u64,
     pub children_max_rss_kib: u64,
@@ -298,6 +356,7 @@ impl Process {
             real_timer: Once::new(),
             sigreturn: AtomicU64::new(0),
             oom_score_adj: sync::atomic::AtomicI32::new(0),
+            tracer_allowed: AtomicU64::new(0),
         })?)
     }
 
@@ -467,6 +526,9 @@ impl Task {
             min_flt: AtomicU64::new(0),
             exit_status: AtomicU32::new(0),
             last_name: SpinLock::new([0; 16], &TASK_CELL),
+            figures: Figures::default(),
+            login: Login::none(),
+            timer_slack: AtomicU64::new(TIMER_SLACK),
         })?)
     }
 
@@ -547,6 +609,19 @@ impl Task {
     }
     pub fn set_restart(&self, r: Restart) {
         *self.restart.lock() = r;
+    }
+    pub fn timer_slack(&self) -> u64 {
+        self.timer_slack.load(Ordering::Relaxed)
+    }
+    /// 0 means the default.
+    pub fn set_timer_slack(&self, ns: u64) {
+        self.timer_slack.store(if ns == 0 { TIMER_SLACK } else { ns }, Ordering::Relaxed);
+    }
+    /// What a child or a thread takes over.
+    pub(crate) fn inherit(&self, from: &Task) {
+        self.login.uid.store(from.login.uid.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.login.session.store(from.login.session.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.timer_slack.store(from.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
     }
     pub fn take_restart(&self) -> Restart {
         core::mem::take(&mut *self.restart.lock())

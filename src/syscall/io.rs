@@ -26,6 +26,20 @@ fn with_signal<T>(task: &Task, result: Result<T>) -> Result<T> {
     result
 }
 
+/// Counts a call that read (`/proc/PID/io`).
+#[inline]
+fn counted_read(task: &Task, result: Result<usize>) -> Result<usize> {
+    task.figures.did_read(result.unwrap_or(0));
+    result
+}
+
+/// Counts a call that wrote, and sends the signal that goes with its failure.
+#[inline]
+fn counted_write(task: &Task, result: Result<usize>) -> Result<usize> {
+    task.figures.did_write(result.unwrap_or(0));
+    with_signal(task, result)
+}
+
 fn slice(addr: UserAddr, len: usize) -> Result<UserSlice> {
     // A count beyond SSIZE_MAX is beyond user space too, which Linux looks at first.
     if !addr.range_ok(len as u64) {
@@ -39,7 +53,7 @@ pub fn read(task: &Task, fd: Fd, buf: UserAddr, len: usize) -> Result<usize> {
     if !file.may_read() {
         return Err(Errno::EBADF);
     }
-    file.read(&mut IoSink::user(slice(buf, len)?))
+    counted_read(task, file.read(&mut IoSink::user(slice(buf, len)?)))
 }
 
 pub fn write(task: &Task, fd: Fd, buf: UserAddr, len: usize) -> Result<usize> {
@@ -47,7 +61,7 @@ pub fn write(task: &Task, fd: Fd, buf: UserAddr, len: usize) -> Result<usize> {
     if !file.may_write() {
         return Err(Errno::EBADF);
     }
-    with_signal(task, file.write(&mut IoSource::user(slice(buf, len)?), file_limit(task)))
+    counted_write(task, file.write(&mut IoSource::user(slice(buf, len)?), file_limit(task)))
 }
 
 /// UIO_MAXIOV.
@@ -82,7 +96,7 @@ pub fn readv(task: &Task, fd: Fd, iov: UserAddr, count: u64) -> Result<usize> {
         return Err(Errno::EBADF);
     }
     let pieces = vector(iov, count)?;
-    file.read(&mut IoSink::user_vec(&pieces))
+    counted_read(task, file.read(&mut IoSink::user_vec(&pieces)))
 }
 
 pub fn writev(task: &Task, fd: Fd, iov: UserAddr, count: u64) -> Result<usize> {
@@ -91,7 +105,7 @@ pub fn writev(task: &Task, fd: Fd, iov: UserAddr, count: u64) -> Result<usize> {
         return Err(Errno::EBADF);
     }
     let pieces = vector(iov, count)?;
-    with_signal(task, file.write(&mut IoSource::user_vec(&pieces), file_limit(task)))
+    counted_write(task, file.write(&mut IoSource::user_vec(&pieces), file_limit(task)))
 }
 
 fn position(pos: i64) -> Result<u64> {
@@ -100,27 +114,28 @@ fn position(pos: i64) -> Result<u64> {
 
 pub fn pread64(task: &Task, fd: Fd, buf: UserAddr, len: usize, pos: i64) -> Result<usize> {
     let pos = position(pos)?;
-    task.file(fd)?.read_at(&mut IoSink::user(slice(buf, len)?), pos)
+    let file = task.file(fd)?;
+    counted_read(task, file.read_at(&mut IoSink::user(slice(buf, len)?), pos))
 }
 
 pub fn pwrite64(task: &Task, fd: Fd, buf: UserAddr, len: usize, pos: i64) -> Result<usize> {
     let pos = position(pos)?;
     let file = task.file(fd)?;
-    with_signal(task, file.write_at(&mut IoSource::user(slice(buf, len)?), pos, file_limit(task)))
+    counted_write(task, file.write_at(&mut IoSource::user(slice(buf, len)?), pos, file_limit(task)))
 }
 
 pub fn preadv(task: &Task, fd: Fd, iov: UserAddr, count: u64, pos: i64) -> Result<usize> {
     let pos = position(pos)?;
     let file = task.file(fd)?;
     let pieces = vector(iov, count)?;
-    file.read_at(&mut IoSink::user_vec(&pieces), pos)
+    counted_read(task, file.read_at(&mut IoSink::user_vec(&pieces), pos))
 }
 
 pub fn pwritev(task: &Task, fd: Fd, iov: UserAddr, count: u64, pos: i64) -> Result<usize> {
     let pos = position(pos)?;
     let file = task.file(fd)?;
     let pieces = vector(iov, count)?;
-    with_signal(task, file.write_at(&mut IoSource::user_vec(&pieces), pos, file_limit(task)))
+    counted_write(task, file.write_at(&mut IoSource::user_vec(&pieces), pos, file_limit(task)))
 }
 
 pub fn lseek(task: &Task, fd: Fd, offset: i64, whence: u32) -> Result<u64> {

@@ -248,6 +248,12 @@ pub fn prctl(task: &Task, option: u32, a: u64, b: u64, c: u64, d: u64) -> Result
         }
         p::PR_GET_SECUREBITS => Ok(task.with_cred(|c| c.securebits)?.into()),
         p::PR_GET_KEEPCAPS => Ok(task.with_cred(|c| c.securebits >> 4 & 1)?.into()),
+        p::PR_SET_TIMERSLACK => {
+            task.set_timer_slack(if a as i64 <= 0 { 0 } else { a });
+            Ok(0)
+        }
+        p::PR_GET_TIMERSLACK => Ok(task.timer_slack()),
+        p::PR_SET_PTRACER => process::ptrace::access::set_ptracer(task, a).map(|()| 0),
         _ => Err(Errno::EINVAL),
     }
 }

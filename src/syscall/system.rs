@@ -40,7 +40,7 @@ fn release<'a>(task: &Task, old: &'a mut ArrayString<FIELD>) -> &'a str {
 }
 
 /// What `uname -v` shows.
-pub const VERSION: &str = "#1 SMP PREEMPT Linnet";
+pub use abi::VERSION;
 
 fn set_name(task: &Task, name: UserAddr, len: i32, set: impl FnOnce(&process::UtsNamespace, UtsName)) -> Result {
     if !task.with_cred(|c| c.capable(Cap::SYS_ADMIN))? {

@@ -306,6 +306,12 @@ impl InodeOps for Pseudo {
     }
 }
 
+/// An open file of this text, for [`OpenWith`].
+pub fn text_file(show: KArc<dyn Show>) -> Result<KBox<dyn FileOps>> {
+    let ops = SeqFile { show: Some(show), store: None, text: Mutex::new(None, &class::SEQ_FILE) };
+    Ok(kbox_dyn!(ops => dyn FileOps)?)
+}
+
 /// An open generated file.
 struct SeqFile {
     show: Option<KArc<dyn Show>>,

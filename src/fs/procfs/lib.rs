@@ -5,6 +5,7 @@
 //! rooms that lie below the VFS. Directories of processes come from the process layer through
 //! [`Processes`].
 
+mod settings;
 mod system;
 
 use abi::{Errno, Result, raw::general as g};

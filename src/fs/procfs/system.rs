@@ -26,20 +26,12 @@ pub(crate) fn register() -> Result {
     add_fn("slabinfo", 0o400, slabinfo)?;
     add_fn("lockdep_stats", 0o444, lockdep)?;
     add_fn("swaps", 0o444, swaps)?;
-    add_fn("sys/kernel/ostype", 0o444, |out| line(out, "Linux"))?;
-    add_fn("sys/kernel/osrelease", 0o444, |out| line(out, abi::RELEASE))?;
-    add_fn("sys/kernel/pid_max", 0o444, |out| line(out, "32768"))?;
-    add_fn("sys/kernel/ngroups_max", 0o444, |out| line(out, "65536"))?;
-    add_fn("sys/kernel/cap_last_cap", 0o444, |out| {
-        writeln!(out, "{}", abi::raw::general::CAP_LAST_CAP).map_err(no_memory)
-    })?;
-    add_fn("sys/fs/nr_open", 0o444, |out| line(out, "1048576"))?;
-    add_fn("sys/fs/pipe-max-size", 0o444, |out| line(out, "1048576"))?;
-    add_fn("sys/vm/overcommit_memory", 0o444, |out| line(out, "0"))?;
-    Ok(())
+    add_fn("partitions", 0o444, |_| Ok(()))?;
+    add_fn("diskstats", 0o444, |_| Ok(()))?;
+    crate::settings::register()
 }
 
-fn line(out: &mut SeqBuf, text: &str) -> Result {
+pub(crate) fn line(out: &mut SeqBuf, text: &str) -> Result {
     writeln!(out, "{text}").map_err(no_memory)
 }
 

@@ -103,7 +103,7 @@ impl AddressSpace {
             }
             let to = area.end.min(end);
             while at < to {
-                self.fault_in(at, write)?;
+                self.fault_in(at, write, super::remote::Force::No)?;
                 at += crate::rmap::PAGE;
             }
         }

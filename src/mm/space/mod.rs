@@ -19,7 +19,7 @@ mod map;
 mod place;
 mod protect;
 mod remap;
-mod remote;
+pub(crate) mod remote;
 mod stats;
 mod unmap;
 
@@ -32,7 +32,7 @@ use sched::{Mutex, MutexGuard};
 use sync::{SpinLock, atomic::{AtomicU64, Ordering}, rcu};
 
 pub use lock::LockMode;
-pub use stats::{AreaInfo, AreaUsage, Rss, SpaceStats};
+pub use stats::{AreaInfo, AreaUsage, PageInfo, Rss, SpaceStats};
 
 use crate::{Area, Layout, asid::Context, locks, rmap::PAGE, rss::{Counts, RssCounters}, tables::Tables};
 

@@ -67,6 +67,39 @@ pub struct AreaUsage {
     pub private_dirty: u64,
     pub referenced: u64,
     pub anonymous: u64,
+    pub pss_dirty: u64,
+    pub pss_anon: u64,
+    pub pss_file: u64,
+    pub pss_shmem: u64,
+}
+
+impl AreaUsage {
+    /// Adds what another area has in memory (`smaps_rollup`).
+    pub fn add(&mut self, o: &Self) {
+        self.rss += o.rss;
+        self.pss += o.pss;
+        self.shared_clean += o.shared_clean;
+        self.shared_dirty += o.shared_dirty;
+        self.private_clean += o.private_clean;
+        self.private_dirty += o.private_dirty;
+        self.referenced += o.referenced;
+        self.anonymous += o.anonymous;
+        self.pss_dirty += o.pss_dirty;
+        self.pss_anon += o.pss_anon;
+        self.pss_file += o.pss_file;
+        self.pss_shmem += o.pss_shmem;
+    }
+}
+
+/// A page as `/proc/PID/pagemap` tells about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageInfo {
+    /// The frame.
+    pub pfn: u64,
+    /// Of a file or shared memory.
+    pub file: bool,
+    /// Mapped here only.
+    pub exclusive: bool,
 }
 
 impl AddressSpace {
@@ -120,6 +153,21 @@ impl AddressSpace {
         self.areas.lookup(&guard, addr.0).map(|a| a.prot)
     }
 
+    /// The resident pages of `[start, end)`, in order.
+    pub fn for_each_page(&self, start: u64, end: u64, mut f: impl FnMut(u64, PageInfo)) {
+        self.table.visit(start, end, |at, slot| {
+            let Some(frame) = slot.frame() else { return };
+            f(
+                at,
+                PageInfo {
+                    pfn: frame.pfn().0,
+                    file: !frame.test(FrameFlags::ANON),
+                    exclusive: frame.mapcount() == 1,
+                },
+            );
+        });
+    }
+
     /// What of the area is in memory.
     pub fn usage(&self, area: &Area) -> AreaUsage {
         let mut usage = AreaUsage::default();
@@ -129,7 +177,16 @@ impl AddressSpace {
             let mappings = u64::from(frame.mapcount().max(1).unsigned_abs());
             let flags = frame.flags();
             usage.rss += page;
-            usage.pss += page / mappings;
+            let share = page / mappings;
+            usage.pss += share;
+            *(match (flags.contains(FrameFlags::ANON), flags.contains(FrameFlags::SWAPBACKED)) {
+                (true, _) => &mut usage.pss_anon,
+                (false, true) => &mut usage.pss_shmem,
+                (false, false) => &mut usage.pss_file,
+            }) += share;
+            if flags.contains(FrameFlags::DIRTY) {
+                usage.pss_dirty += share;
+            }
             usage.referenced += page;
             if flags.contains(FrameFlags::ANON) {
                 usage.anonymous += page;

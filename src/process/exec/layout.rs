@@ -7,8 +7,7 @@
 
 use crate::personality::Personality;
 use abi::{PAGE_MASK, PAGE_SIZE, Result, USER_END, page_align_up};
-use sync::atomic::{AtomicI32, Ordering};
-use vfs::sysctl;
+use vfs::sysctl::{self, Number};
 
 /// Where position-independent programs start to be placed.
 pub(super) const PIE_BASE: u64 = USER_END / 3 * 2;
@@ -30,11 +29,11 @@ const GUARD_GAP: u64 = 256 * PAGE_SIZE as u64;
 const INITIAL_STACK: u64 = 128 << 10;
 
 /// 0: nothing is random; 1: stack, `mmap` and programs; 2: the heap, too.
-static RANDOMIZE: AtomicI32 = AtomicI32::new(2);
+static RANDOMIZE: Number = Number::new(2, i32::MIN as i64, i32::MAX as i64);
 
 /// Registers /proc/sys/kernel/randomize_va_space.
 pub(super) fn init() -> Result {
-    sysctl::add_int("sys/kernel/randomize_va_space", 0o644, &RANDOMIZE, i32::MIN..=i32::MAX)
+    sysctl::add_number("sys/kernel/randomize_va_space", &RANDOMIZE)
 }
 
 /// A random number below `n`.
@@ -59,7 +58,7 @@ pub(super) struct Places {
 impl Places {
     /// Decides for a program with this personality and stack limit.
     pub fn choose(personality: Personality, stack_limit: u64) -> Self {
-        let level = if personality.contains(Personality::ADDR_NO_RANDOMIZE) { 0 } else { RANDOMIZE.load(Ordering::Relaxed) };
+        let level = if personality.contains(Personality::ADDR_NO_RANDOMIZE) { 0 } else { RANDOMIZE.get() as i32 };
         Self::at_level(personality, stack_limit, level)
     }
 

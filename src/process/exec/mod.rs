@@ -36,8 +36,11 @@ use formats::Binary;
 use load::Image;
 use mm::{AddressSpace, io::IoSink};
 use sched::{Outcome, Sleep};
-use sync::atomic::{AtomicI32, Ordering};
-use vfs::{Caps, Credentials, Executable, FdTable, LookupFlags, MAY_READ, OpenFile, Path, permission, sysctl};
+use sync::atomic::Ordering;
+use vfs::{
+    Caps, Credentials, Executable, FdTable, LookupFlags, MAY_READ, OpenFile, Path, permission,
+    sysctl::{self, Number},
+};
 
 /// Bytes of a file that decide what it is (BINPRM_BUF_SIZE).
 const HEAD_SIZE: usize = 256;
@@ -201,10 +204,10 @@ fn pass_file(task: &Task, files: &FdTable, file: &Executable, space: &AddressSpa
 
 /// /proc/sys/fs/suid_dumpable: who gets the core of a program that runs with other rights than its
 /// caller's, or that its user cannot read.
-static SUID_DUMPABLE: AtomicI32 = AtomicI32::new(0);
+static SUID_DUMPABLE: Number = Number::new(0, 0, 2);
 
 pub(crate) fn suid_dumpable() -> Dumpable {
-    Dumpable::from_raw(SUID_DUMPABLE.load(Ordering::Relaxed).unsigned_abs())
+    Dumpable::from_raw(SUID_DUMPABLE.get() as u32)
 }
 
 fn die(task: &Task) -> Result {
@@ -275,5 +278,5 @@ pub(crate) fn init() -> Result {
     trampoline::init()?;
     misc_fs::init()?;
     layout::init()?;
-    sysctl::add_int("sys/fs/suid_dumpable", 0o644, &SUID_DUMPABLE, 0..=2)
+    sysctl::add_number("sys/fs/suid_dumpable", &SUID_DUMPABLE)
 }

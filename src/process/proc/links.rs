@@ -45,12 +45,11 @@ fn text_of(path: &Path) -> Result<KBytes> {
 impl LinkTarget for TaskLink {
     fn text(&self, _: &Inode) -> Result<KBytes> {
         let task = self.task.upgrade().ok_or(Errno::ENOENT)?;
-        let cred = crate::task::with_current(Task::cred).ok_or(Errno::EACCES)??;
-        may_inspect(&task, &cred)?;
+        may_inspect(&task)?;
         text_of(&self.path()?)
     }
-    fn follow(&self, _: &Inode, cred: &Credentials) -> Result<Link> {
-        may_inspect(&*self.task.upgrade().ok_or(Errno::ENOENT)?, cred)?;
+    fn follow(&self, _: &Inode, _: &Credentials) -> Result<Link> {
+        may_inspect(&*self.task.upgrade().ok_or(Errno::ENOENT)?)?;
         Ok(Link::Jump(self.path()?))
     }
     fn refresh(&self, inode: &Inode) {
@@ -76,13 +75,13 @@ impl DirContents for FdDir {
         let number = if name == b"0" { Some(0) } else { procfs::parse_id(name) };
         let fd = number.map(Fd).ok_or(Errno::ENOENT)?;
         let file = task.file(fd).map_err(|_| Errno::ENOENT)?;
-        let (uid, gid) = super::owner(&task);
         // The link's own mode says how the file is open.
         let mode = if self.info {
             0o444
         } else {
             0o100 | if file.may_read() { 0o400 } else { 0 } | if file.may_write() { 0o200 } else { 0 }
         };
+        let (uid, gid) = super::owner(&task, mode);
         let ino = procfs::ino_of(task.id()) | (0x100 + u64::from(fd.0)) << 40;
         let a = Attrs { ino, mode, uid, gid, volatile: true };
         let entry = FdEntry { task: self.task.clone(), fd };
@@ -113,12 +112,20 @@ impl DirContents for FdDir {
         false
     }
 
-    fn permission(&self, _: &Inode, _mask: u32, cred: &Credentials) -> Option<Result> {
-        Some(self.task.upgrade().ok_or(Errno::ENOENT).and_then(|t| may_inspect(&t, cred)))
+    /// The mode bits, and a process may always look at its own.
+    fn permission(&self, inode: &Inode, mask: u32, cred: &Credentials) -> Option<Result> {
+        if self.info {
+            return (mask & vfs::MAY_READ != 0).then(|| may_inspect(&*self.task.upgrade().ok_or(Errno::ENOENT)?));
+        }
+        let own = || {
+            let task = self.task.upgrade();
+            crate::task::with_current(|me| task.is_some_and(|t| KArc::ptr_eq(&t.process, &me.process))).unwrap_or(false)
+        };
+        Some(vfs::permission::generic(inode, mask, cred).or_else(|e| if own() { Ok(()) } else { Err(e) }))
     }
 
     fn has_permission_rules(&self) -> bool {
-        !self.info
+        true
     }
 
     fn refresh(&self, inode: &Inode) {
@@ -139,10 +146,11 @@ impl FdEntry {
 
 impl LinkTarget for FdEntry {
     fn text(&self, _: &Inode) -> Result<KBytes> {
+        may_inspect(&*self.task.upgrade().ok_or(Errno::ENOENT)?)?;
         text_of(&self.file()?.path)
     }
-    fn follow(&self, _: &Inode, cred: &Credentials) -> Result<Link> {
-        may_inspect(&*self.task.upgrade().ok_or(Errno::ENOENT)?, cred)?;
+    fn follow(&self, _: &Inode, _: &Credentials) -> Result<Link> {
+        may_inspect(&*self.task.upgrade().ok_or(Errno::ENOENT)?)?;
         Ok(Link::Jump(self.file()?.path.clone()))
     }
     fn refresh(&self, inode: &Inode) {
@@ -151,6 +159,9 @@ impl LinkTarget for FdEntry {
 }
 
 impl Show for FdEntry {
+    fn may_open(&self, _: &Inode, _: u32, _: &Credentials) -> Result {
+        may_inspect(&*self.task.upgrade().ok_or(Errno::ENOENT)?)
+    }
     fn show(&self, out: &mut SeqBuf, _: &Reader<'_>) -> Result {
         let file = self.file()?;
         let task = self.task.upgrade().ok_or(Errno::ENOENT)?;
@@ -159,5 +170,73 @@ impl Show for FdEntry {
         writeln!(out, "pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{}", file.position(), file.path.mount.mount().id, file.inode.ino)
             .map_err(no_memory)?;
         file.ops.fdinfo(&file, out).map_err(no_memory)
+    }
+}
+
+/// Names in `/proc/PID/ns`, for the kinds that this kernel has: the kind, and the inode number of
+/// its first namespace, which is fixed (as Linux numbers them).
+const NAMESPACES: [(&str, &str, u32); 4] = [
+    ("mnt", "mnt", 0xf000_0001),
+    ("pid", "pid", 0xefff_fffc),
+    ("pid_for_children", "pid", 0xefff_fffc),
+    ("uts", "uts", 0xefff_fffe),
+];
+
+/// `/proc/PID/ns`
+pub(super) struct NamespaceDir {
+    task: KWeak<Task>,
+}
+
+impl NamespaceDir {
+    pub(super) fn new(task: KWeak<Task>) -> Self {
+        Self { task }
+    }
+    fn ino(task: &Task, i: usize) -> u64 {
+        procfs::ino_of(task.id()) | (0x80 + i as u64) << 40
+    }
+}
+
+impl DirContents for NamespaceDir {
+    fn lookup(&self, dir: &KArc<Inode>, name: &[u8]) -> Result<Option<KArc<Inode>>> {
+        let task = super::alive(&self.task).ok_or(Errno::ENOENT)?;
+        let (i, (_, kind, ns)) =
+            NAMESPACES.iter().enumerate().find(|(_, n)| n.0.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let (uid, gid) = super::owner(&task, 0o777);
+        let a = Attrs { ino: Self::ino(&task, i), mode: 0o777, uid, gid, volatile: true };
+        let link = NamespaceLink { task: self.task.clone(), kind, ns: *ns };
+        Ok(Some(pseudo::new_link(&dir.sb, a, karc_dyn!(link => dyn LinkTarget)?)?))
+    }
+    fn readdir(&self, _f: &OpenFile, pos: &mut u64, emit: &mut Emit<'_>) -> Result {
+        let task = super::alive(&self.task).ok_or(Errno::ENOENT)?;
+        for (i, n) in NAMESPACES.iter().enumerate().skip(pos.saturating_sub(2) as usize) {
+            let next = i as u64 + 3;
+            if !emit(n.0.as_bytes(), Self::ino(&task, i), g::DT_LNK as u8, next) {
+                return Ok(());
+            }
+            *pos = next;
+        }
+        Ok(())
+    }
+    fn caches_absence(&self) -> bool {
+        false
+    }
+    fn refresh(&self, inode: &Inode) {
+        refresh(&self.task, inode);
+    }
+}
+
+struct NamespaceLink {
+    task: KWeak<Task>,
+    kind: &'static str,
+    ns: u32,
+}
+
+impl LinkTarget for NamespaceLink {
+    fn text(&self, _: &Inode) -> Result<KBytes> {
+        may_inspect(&*self.task.upgrade().ok_or(Errno::ENOENT)?)?;
+        Ok(kalloc::kformat!("{}:[{}]", self.kind, self.ns)?.into_bytes())
+    }
+    fn refresh(&self, inode: &Inode) {
+        refresh(&self.task, inode);
     }
 }

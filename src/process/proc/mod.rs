@@ -2,28 +2,40 @@
 //!
 //! A directory holds a weak reference to its task: when the task is gone, names vanish (ENOENT) and
 //! open files give ESRCH. Owner is the task's effective user, or root when the process is not
-//! dumpable. What reveals memory or files of a process asks for the right to trace it.
+//! dumpable. What reveals memory or files of a process asks for the right to trace it: most at
+//! open, for the memory that the process then has; a few at each read.
 
+mod attributes;
 mod files;
 mod links;
+mod memory;
+mod mounts;
 mod stat;
+mod sysctl;
 
 use crate::{
     init,
+    ptrace::{
+        self,
+        access::{Access, Ids},
+    },
     task::{Life, Task},
 };
 use abi::{Errno, Result, raw::general as g};
+use core::ops::Deref;
 use kalloc::{KArc, KWeak, karc_dyn};
+use memory::{Kind, MemoryFile};
 use procfs::{Processes, ino_of};
 use vfs::{
-    Credentials, Emit, Inode, OpenFile, SuperBlock,
-    pseudo::{self, Attrs, DirContents, LinkTarget, Reader, SeqBuf, Show, Store},
+    Emit, Inode, OpenFile, SuperBlock,
+    pseudo::{self, Attrs, DirContents, LinkTarget, OpenWith, Reader, SeqBuf, Show, Store},
 };
 
 /// Connects procfs with the processes; at boot.
 pub fn register() -> Result {
     procfs::set_processes(karc_dyn!(All => dyn Processes)?);
-    files::register()
+    mounts::register()?;
+    sysctl::register()
 }
 
 struct All;
@@ -60,9 +72,10 @@ fn alive(task: &KWeak<Task>) -> Option<KArc<Task>> {
     (!gone).then_some(task)
 }
 
-/// Whom a file of the directory belongs to.
-fn owner(task: &Task) -> (u32, u32) {
-    if task.process.is_dumpable() {
+/// Whom a file of the directory belongs to. Directories that everyone may search belong to the
+/// user also when the process is not dumpable, so that `ps` tells whose it is.
+fn owner(task: &Task, mode: u32) -> (u32, u32) {
+    if mode & 0o777 == 0o555 || task.process.is_dumpable() {
         task.with_cred(|c| (c.euid, c.egid)).unwrap_or((0, 0))
     } else {
         (0, 0)
@@ -70,7 +83,7 @@ fn owner(task: &Task) -> (u32, u32) {
 }
 
 fn attrs(task: &Task, number: u64, mode: u32) -> Attrs {
-    let (uid, gid) = owner(task);
+    let (uid, gid) = owner(task, mode);
     Attrs { ino: ino_of(task.id()) | number << 40, mode, uid, gid, volatile: true }
 }
 
@@ -79,67 +92,110 @@ fn directory(sb: &KArc<SuperBlock>, task: &KArc<Task>, process: bool) -> Result<
     pseudo::new_dir(sb, attrs(task, 0, 0o555), karc_dyn!(dir => dyn DirContents)?)
 }
 
-/// Whether `cred` may look into the task (`ptrace(2)`, PTRACE_MODE_READ, without LSMs).
-pub(crate) fn may_inspect(task: &Task, cred: &Credentials) -> Result {
-    let same = task.with_cred(|t| {
-        [t.uid, t.euid, t.suid].iter().all(|id| *id == cred.fsuid) && [t.gid, t.egid, t.sgid].iter().all(|id| *id == cred.fsgid)
-    })?;
-    let dumpable = task.process.is_dumpable();
-    if same && dumpable || cred.capable(vfs::Cap::SYS_PTRACE) { Ok(()) } else { Err(Errno::EACCES) }
+/// Whether the current task may look into the task: EACCES otherwise.
+fn may_inspect(task: &Task) -> Result {
+    allowed(task, Access::Read).map_err(|_| Errno::EACCES)
+}
+
+/// Whether the current task may do so to the task: EPERM otherwise.
+fn allowed(task: &Task, access: Access) -> Result {
+    crate::task::with_current(|me| ptrace::access::check(me, task, access, Ids::Fs)).unwrap_or(Err(Errno::EPERM))
+}
+
+/// What is shown: a task, or with it the whole process that it leads.
+struct View {
+    task: KArc<Task>,
+    whole: bool,
+}
+
+impl Deref for View {
+    type Target = Task;
+    fn deref(&self) -> &Task {
+        &self.task
+    }
 }
 
 /// Writes a file's text.
-type ShowTask = fn(&Task, &mut SeqBuf) -> Result;
+type ShowTask = fn(&View, &mut SeqBuf) -> Result;
 
 enum Entry {
     /// Text for everyone.
     Text(ShowTask),
-    /// Text for those who may inspect the task.
-    Private(ShowTask),
     /// Text that can be written too.
     Writable(ShowTask, fn(&Task, &[u8]) -> Result),
+    /// The memory, in one form or another.
+    Memory(Kind),
     Link(fn(&Task) -> Result<vfs::Path>),
     FdDir,
     FdInfoDir,
     TaskDir,
+    NamespaceDir,
+}
+
+/// In which directories a file is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Both,
+    Process,
+    Thread,
 }
 
 struct Named {
     name: &'static str,
     mode: u32,
     entry: Entry,
-    /// Only in the directory of a process, not in those of its threads.
-    process_only: bool,
+    of: Of,
 }
 
 const fn file(name: &'static str, mode: u32, entry: Entry) -> Named {
-    Named { name, mode, entry, process_only: false }
+    Named { name, mode, entry, of: Of::Both }
+}
+
+const fn only(of: Of, name: &'static str, mode: u32, entry: Entry) -> Named {
+    Named { name, mode, entry, of }
+}
+
+const fn memory_text(show: memory::ShowMemory) -> Entry {
+    Entry::Memory(Kind::Text(show))
 }
 
 static ENTRIES: &[Named] = &[
-    Named { name: "task", mode: 0o555, entry: Entry::TaskDir, process_only: true },
+    only(Of::Process, "task", 0o555, Entry::TaskDir),
     file("fd", 0o500, Entry::FdDir),
     file("fdinfo", 0o555, Entry::FdInfoDir),
-    file("environ", 0o400, Entry::Private(files::environ)),
-    file("auxv", 0o400, Entry::Private(files::auxv)),
-    file("personality", 0o400, Entry::Private(files::personality)),
+    file("ns", 0o511, Entry::NamespaceDir),
+    file("environ", 0o400, memory_text(memory::environ)),
+    file("auxv", 0o400, memory_text(memory::auxv)),
+    file("personality", 0o400, Entry::Text(files::personality)),
     file("status", 0o444, Entry::Text(stat::status)),
     file("limits", 0o444, Entry::Text(files::limits)),
+    file("sched", 0o444, Entry::Text(stat::sched)),
     file("comm", 0o644, Entry::Writable(files::comm, files::set_comm)),
     file("cmdline", 0o444, Entry::Text(files::cmdline)),
     file("stat", 0o444, Entry::Text(stat::stat)),
     file("statm", 0o444, Entry::Text(stat::statm)),
-    file("maps", 0o444, Entry::Private(files::maps)),
-    file("smaps", 0o444, Entry::Private(files::smaps)),
+    file("maps", 0o444, Entry::Memory(Kind::Areas(memory::maps))),
+    only(Of::Thread, "children", 0o444, Entry::Text(files::children)),
+    file("mem", 0o600, Entry::Memory(Kind::Bytes)),
     file("cwd", 0o777, Entry::Link(links::cwd)),
     file("root", 0o777, Entry::Link(links::root)),
     file("exe", 0o777, Entry::Link(links::exe)),
-    file("mounts", 0o444, Entry::Text(files::mounts)),
-    file("mountinfo", 0o444, Entry::Text(files::mountinfo)),
+    file("mounts", 0o444, Entry::Text(mounts::mounts)),
+    file("mountinfo", 0o444, Entry::Text(mounts::mountinfo)),
+    only(Of::Process, "mountstats", 0o400, Entry::Text(mounts::mountstats)),
+    file("smaps", 0o444, Entry::Memory(Kind::Areas(memory::smaps))),
+    file("smaps_rollup", 0o444, Entry::Memory(Kind::Areas(memory::smaps_rollup))),
+    file("pagemap", 0o400, Entry::Memory(Kind::Pages)),
     file("wchan", 0o444, Entry::Text(files::wchan)),
-    file("oom_score", 0o444, Entry::Text(files::oom_score)),
-    file("oom_score_adj", 0o644, Entry::Writable(files::oom_score_adj, files::set_oom_score_adj)),
     file("schedstat", 0o444, Entry::Text(stat::schedstat)),
+    file("cgroup", 0o444, Entry::Text(files::cgroup)),
+    file("oom_score", 0o444, Entry::Text(attributes::oom_score)),
+    file("oom_adj", 0o644, Entry::Writable(attributes::oom_adj, attributes::set_oom_adj)),
+    file("oom_score_adj", 0o644, Entry::Writable(attributes::oom_score_adj, attributes::set_oom_score_adj)),
+    file("loginuid", 0o644, Entry::Writable(attributes::loginuid, attributes::set_loginuid)),
+    file("sessionid", 0o444, Entry::Text(attributes::sessionid)),
+    file("io", 0o400, Entry::Text(stat::io)),
+    only(Of::Process, "timerslack_ns", 0o666, Entry::Writable(attributes::timer_slack, attributes::set_timer_slack)),
 ];
 
 struct TaskDir {
@@ -147,26 +203,33 @@ struct TaskDir {
     process: bool,
 }
 
+impl TaskDir {
+    fn has(&self, named: &Named) -> bool {
+        named.of != if self.process { Of::Thread } else { Of::Process }
+    }
+}
+
 impl DirContents for TaskDir {
     fn lookup(&self, dir: &KArc<Inode>, name: &[u8]) -> Result<Option<KArc<Inode>>> {
         let task = alive(&self.task).ok_or(Errno::ENOENT)?;
-        let found = ENTRIES.iter().enumerate().find(|(_, e)| e.name.as_bytes() == name && (self.process || !e.process_only));
+        let found = ENTRIES.iter().enumerate().find(|(_, e)| e.name.as_bytes() == name && self.has(e));
         let (number, named) = found.ok_or(Errno::ENOENT)?;
         let a = attrs(&task, number as u64 + 1, named.mode);
         let weak = self.task.clone();
         let sb = &dir.sb;
-        let text = |show, private| karc_dyn!(TaskFile { task: weak.clone(), show, private } => dyn Show);
+        let text = |show| karc_dyn!(TaskFile { task: weak.clone(), show, whole: self.process } => dyn Show);
         Ok(Some(match named.entry {
-            Entry::Text(show) => pseudo::new_file(sb, a, Some(text(show, false)?), None)?,
-            Entry::Private(show) => pseudo::new_file(sb, a, Some(text(show, true)?), None)?,
+            Entry::Text(show) => pseudo::new_file(sb, a, Some(text(show)?), None)?,
+            Entry::Memory(kind) => pseudo::new_custom(sb, a, karc_dyn!(MemoryFile { task: weak, kind } => dyn OpenWith)?)?,
             Entry::Writable(show, store) => {
                 let store = karc_dyn!(TaskStore { task: weak.clone(), store } => dyn Store)?;
-                pseudo::new_file(sb, a, Some(text(show, false)?), Some(store))?
+                pseudo::new_file(sb, a, Some(text(show)?), Some(store))?
             }
             Entry::Link(target) => pseudo::new_link(sb, a, karc_dyn!(links::TaskLink::new(weak, target) => dyn LinkTarget)?)?,
             Entry::FdDir => pseudo::new_dir(sb, a, karc_dyn!(links::FdDir::new(weak, false) => dyn DirContents)?)?,
             Entry::FdInfoDir => pseudo::new_dir(sb, a, karc_dyn!(links::FdDir::new(weak, true) => dyn DirContents)?)?,
             Entry::TaskDir => pseudo::new_dir(sb, a, karc_dyn!(Threads { task: weak } => dyn DirContents)?)?,
+            Entry::NamespaceDir => pseudo::new_dir(sb, a, karc_dyn!(links::NamespaceDir::new(weak) => dyn DirContents)?)?,
         }))
     }
 
@@ -174,12 +237,12 @@ impl DirContents for TaskDir {
         let task = alive(&self.task).ok_or(Errno::ENOENT)?;
         for (i, named) in ENTRIES.iter().enumerate().skip(pos.saturating_sub(2) as usize) {
             let next = i as u64 + 3;
-            if !self.process && named.process_only {
+            if !self.has(named) {
                 *pos = next;
                 continue;
             }
             let kind = match named.entry {
-                Entry::Text(_) | Entry::Private(_) | Entry::Writable(..) => g::DT_REG,
+                Entry::Text(_) | Entry::Memory(_) | Entry::Writable(..) => g::DT_REG,
                 Entry::Link(_) => g::DT_LNK,
                 _ => g::DT_DIR,
             };
@@ -203,7 +266,7 @@ impl DirContents for TaskDir {
 /// Brings the owner up to date.
 fn refresh(task: &KWeak<Task>, inode: &Inode) {
     if let Some(task) = task.upgrade() {
-        let (uid, gid) = owner(&task);
+        let (uid, gid) = owner(&task, inode.mode().0);
         inode.set_owner(uid, gid);
     }
 }
@@ -211,19 +274,13 @@ fn refresh(task: &KWeak<Task>, inode: &Inode) {
 struct TaskFile {
     task: KWeak<Task>,
     show: ShowTask,
-    private: bool,
+    whole: bool,
 }
 
 impl Show for TaskFile {
     fn show(&self, out: &mut SeqBuf, _: &Reader<'_>) -> Result {
         let task = alive(&self.task).ok_or(Errno::ESRCH)?;
-        (self.show)(&task, out)
-    }
-    fn may_open(&self, _: &Inode, _flags: u32, cred: &Credentials) -> Result {
-        if !self.private {
-            return Ok(());
-        }
-        may_inspect(&*self.task.upgrade().ok_or(Errno::ESRCH)?, cred)
+        (self.show)(&View { task, whole: self.whole }, out)
     }
     fn refresh(&self, inode: &Inode) {
         refresh(&self.task, inode);

@@ -1,11 +1,14 @@
 //! `/proc/PID/stat`, `statm` and `status`: the same facts in three formats.
 
+use super::View;
 use crate::{
     signal::clock_ticks,
     task::{Life, Task},
+    wait::{Usage, children_usage, own_usage, thread_usage},
 };
 use abi::{PAGE_SIZE, Result};
 use core::fmt::Write;
+use sync::atomic::Ordering;
 use vfs::pseudo::{SeqBuf, no_memory};
 
 const KIB_PER_PAGE: u64 = PAGE_SIZE as u64 / 1024;
@@ -37,40 +40,68 @@ pub(super) fn name(task: &Task) -> ([u8; 16], usize) {
     (name, len)
 }
 
-pub(super) fn stat(task: &Task, out: &mut SeqBuf) -> Result {
+/// Flags of field 9 (Linux's PF_*).
+const PF_EXITING: u32 = 4;
+const PF_FORKNOEXEC: u32 = 0x40;
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+fn flags(task: &Task) -> u32 {
+    if task.thread().is_some_and(|t| t.is_kernel() && task.process.thread_count() == 0) {
+        return PF_KTHREAD;
+    }
+    let forked = !task.process.has_execed.load(Ordering::Relaxed);
+    (if task.has_exited() { PF_EXITING } else { 0 }) | if forked { PF_FORKNOEXEC } else { 0 }
+}
+
+/// Of a process all that its threads did, of a thread what it did itself.
+fn usage(v: &View) -> Usage {
+    if v.whole { own_usage(&v.process) } else { thread_usage(v) }
+}
+
+pub(super) fn stat(v: &View, out: &mut SeqBuf) -> Result {
+    let task = &v.task;
     let p = &task.process;
+    // Addresses of the program are for those who may look into it.
+    let may = super::may_inspect(task).is_ok();
     let (name, len) = name(task);
     write!(out, "{} (", task.id()).map_err(no_memory)?;
     out.push(name.get(..len).unwrap_or(&[]))?;
     let tty = p.session().and_then(|s| s.tty());
     let tty_nr = tty.as_ref().map_or(0, |t| t.dev().encode());
     let tpgid = tty.as_ref().and_then(|t| t.foreground_group()).map_or(-1, i64::from);
-    let own = crate::wait::own_usage(p);
-    let gone = crate::wait::children_usage(p);
+    let own = usage(v);
+    let gone = children_usage(p);
     let thread = task.thread();
     let nice = thread.as_ref().map_or(0, |t| i64::from(t.nice()));
     let mm = task.mm();
-    let (vsize, rss, l) = mm.as_ref().map_or((0, 0, mm::Layout::default()), |m| {
-        let s = m.stats();
-        (s.total * PAGE_SIZE as u64, m.resident_pages(), m.layout())
+    let (vsize, rss, known) = mm.as_ref().map_or((0, 0, mm::Layout::default()), |m| {
+        (m.stats().total * PAGE_SIZE as u64, m.resident_pages(), m.layout())
     });
+    let l = if may { known } else { mm::Layout::default() };
+    // Linux says 1 for "not told".
+    let hidden = u64::from(!may && mm.is_some());
     let (ignored, caught) = p.actions().map_or((Default::default(), Default::default()), |a| a.summary());
     let (pending, blocked) = {
         let s = task.signals.lock_irq();
         (s.queue.pending(), s.blocked)
     };
-    // Kernel threads: PF_KTHREAD.
-    let flags = if mm.is_none() && p.thread_count() == 0 && !p.is_zombie() { 0x0020_0000 } else { 0 };
-    let exit_signal = p.exit_signal.load(sync::atomic::Ordering::Relaxed);
-    let cpu = thread.as_ref().map_or(0, |t| t.head().cpu.load(sync::atomic::Ordering::Relaxed));
+    let exit_signal = if task.is_leader() { i64::from(p.exit_signal.load(Ordering::Relaxed)) } else { -1 };
+    let cpu = thread.as_ref().map_or(0, |t| t.head().cpu.load(Ordering::Relaxed));
+    let waits = may && thread.as_ref().is_some_and(|t| t.state() != sched::State::Running);
+    let started = if v.whole { p.start_time } else { thread.as_ref().map_or(p.start_time, |t| t.start_time()) };
+    let exit_code = match p.links.lock().life {
+        Life::Zombie(status) if may => status,
+        _ => 0,
+    };
     // 3: state ... 17: cstime
     write!(
         out,
-        ") {} {} {} {} {tty_nr} {tpgid} {flags} {} {} 0 0 {} {} {} {} ",
+        ") {} {} {} {} {tty_nr} {tpgid} {} {} {} 0 0 {} {} {} {} ",
         state(task).0,
         p.parent_id(),
         p.pgrp_id(),
         p.session_id(),
+        flags(task),
         own.min_flt,
         gone.min_flt,
         clock_ticks(own.utime),
@@ -79,33 +110,74 @@ pub(super) fn stat(task: &Task, out: &mut SeqBuf) -> Result {
         clock_ticks(gone.stime),
     )
     .map_err(no_memory)?;
-    // 18: priority ... 36: nswap
+    // 18: priority ... 37: cnswap
     write!(
         out,
-        "{} {nice} {} 0 {} {vsize} {rss} {} {} {} {} 0 0 {} {} {} {} 0 0 0 ",
+        "{} {nice} {} 0 {} {vsize} {rss} {} {} {} {} 0 0 {} {} {} {} {} 0 0 ",
         20 + nice,
         p.thread_count().max(1),
-        clock_ticks(p.start_time),
+        clock_ticks(started),
         p.limit(abi::raw::general::RLIMIT_RSS),
-        l.start_code.0,
-        l.end_code.0,
+        l.start_code.0 + hidden,
+        l.end_code.0 + hidden,
         l.start_stack.0,
         pending.0 & 0x7fff_ffff,
         blocked.0 & 0x7fff_ffff,
         ignored.0 & 0x7fff_ffff,
         caught.0 & 0x7fff_ffff,
+        u8::from(waits),
     )
     .map_err(no_memory)?;
     // 38: exit_signal ... 52: exit_code
     writeln!(
         out,
-        "{exit_signal} {cpu} 0 0 0 0 0 {} {} {} {} {} {} {} 0",
+        "{exit_signal} {cpu} 0 0 0 0 0 {} {} {} {} {} {} {} {exit_code}",
         l.start_data.0, l.end_data.0, l.start_brk.0, l.arg_start.0, l.arg_end.0, l.env_start.0, l.env_end.0
     )
     .map_err(no_memory)
 }
 
-pub(super) fn statm(task: &Task, out: &mut SeqBuf) -> Result {
+/// What was read and written; for those who may look into the process.
+pub(super) fn io(v: &View, out: &mut SeqBuf) -> Result {
+    super::may_inspect(v)?;
+    let mut sum = v.figures.io();
+    if v.whole {
+        sum = v.process.times.lock().io;
+        for t in v.process.threads()?.iter() {
+            for (n, more) in sum.iter_mut().zip(t.figures.io()) {
+                *n += more;
+            }
+        }
+    }
+    let [rchar, wchar, syscr, syscw] = sum;
+    // No file system of a disk is there yet that could count what goes to it.
+    write!(
+        out,
+        "rchar: {rchar}\nwchar: {wchar}\nsyscr: {syscr}\nsyscw: {syscw}\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n"
+    )
+    .map_err(no_memory)
+}
+
+/// What the scheduler knows of the thread.
+pub(super) fn sched(v: &View, out: &mut SeqBuf) -> Result {
+    let (name, len) = name(v);
+    out.push(name.get(..len).unwrap_or(&[]))?;
+    writeln!(out, " ({}, #threads: {})\n{:-<67}", v.id(), v.process.thread_count().max(1), "").map_err(no_memory)?;
+    let Some(t) = v.thread() else { return Ok(()) };
+    let run = t.sum_exec().0;
+    let ms = kalloc::kformat!("{}.{:06}", run / 1_000_000, run % 1_000_000)?;
+    let row = |out: &mut SeqBuf, name: &str, value: &dyn core::fmt::Display| {
+        writeln!(out, "{name:<45}:{value:>21}").map_err(no_memory)
+    };
+    row(out, "se.sum_exec_runtime", &ms.as_str())?;
+    row(out, "nr_switches", &(t.nvcsw() + t.nivcsw()))?;
+    row(out, "nr_voluntary_switches", &t.nvcsw())?;
+    row(out, "nr_involuntary_switches", &t.nivcsw())?;
+    row(out, "policy", &0)?;
+    row(out, "prio", &(120 + i32::from(t.nice())))
+}
+
+pub(super) fn statm(task: &View, out: &mut SeqBuf) -> Result {
     let Some(mm) = task.mm() else { return out.push(b"0 0 0 0 0 0 0\n") };
     let s = mm.stats();
     let l = mm.layout();
@@ -114,12 +186,13 @@ pub(super) fn statm(task: &Task, out: &mut SeqBuf) -> Result {
     writeln!(out, "{} {} {shared} {text} 0 {} 0", s.total, s.rss.total(), s.data + s.stack).map_err(no_memory)
 }
 
-pub(super) fn schedstat(task: &Task, out: &mut SeqBuf) -> Result {
-    let run = task.thread().map_or(0, |t| t.sum_exec().0);
-    writeln!(out, "{run} 0 0").map_err(no_memory)
+pub(super) fn schedstat(task: &View, out: &mut SeqBuf) -> Result {
+    // Run time, time that it waited for a CPU (not measured), turns on a CPU.
+    let (run, turns) = task.thread().map_or((0, 0), |t| (t.sum_exec().0, t.nvcsw() + t.nivcsw()));
+    writeln!(out, "{run} 0 {turns}").map_err(no_memory)
 }
 
-pub(super) fn status(task: &Task, out: &mut SeqBuf) -> Result {
+pub(super) fn status(task: &View, out: &mut SeqBuf) -> Result {
     let p = &task.process;
     let (name, len) = name(task);
     out.push(b"Name:\t")?;
@@ -151,6 +224,7 @@ pub(super) fn status(task: &Task, out: &mut SeqBuf) -> Result {
     for group in c.groups.iter() {
         write!(out, "{group} ").map_err(no_memory)?;
     }
+    out.push(if c.groups.is_empty() { b" " } else { b"" })?;
     write!(
         out,
         "\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}\n",
@@ -161,6 +235,9 @@ pub(super) fn status(task: &Task, out: &mut SeqBuf) -> Result {
     )
     .map_err(no_memory)?;
     memory(task, out)?;
+    if task.mm().is_some() {
+        out.push(b"CoreDumping:\t0\nTHP_enabled:\t0\n")?;
+    }
     let (ignored, caught) = p.actions().map_or((Default::default(), Default::default()), |a| a.summary());
     let (shared, queued) = {
         let s = p.signals.lock_irq();
@@ -198,7 +275,8 @@ pub(super) fn status(task: &Task, out: &mut SeqBuf) -> Result {
     let (affinity, nvcsw, nivcsw) =
         task.thread().map_or((Default::default(), 0, 0), |t| (t.affinity(), t.nvcsw(), t.nivcsw()));
     let cpus = affinity.and(arch::cpu::online());
-    write!(out, "Cpus_allowed:\t{:x}\nCpus_allowed_list:\t", cpus.0).map_err(no_memory)?;
+    let digits = arch::cpu::count().div_ceil(4);
+    write!(out, "Cpus_allowed:\t{:0digits$x}\nCpus_allowed_list:\t", cpus.0).map_err(no_memory)?;
     cpu_list(out, cpus)?;
     write!(out, "\nMems_allowed:\t1\nMems_allowed_list:\t0\nvoluntary_ctxt_switches:\t{nvcsw}\nnonvoluntary_ctxt_switches:\t{nivcsw}\n")
         .map_err(no_memory)
@@ -228,6 +306,8 @@ fn cpu_list(out: &mut SeqBuf, cpus: abi::CpuMask) -> Result {
 fn memory(task: &Task, out: &mut SeqBuf) -> Result {
     let Some(mm) = task.mm() else { return Ok(()) };
     let s = mm.stats();
+    let l = mm.layout();
+    let text = ((l.end_code.0 + PAGE_SIZE as u64 - 1) / PAGE_SIZE as u64).saturating_sub(l.start_code.0 / PAGE_SIZE as u64).min(s.exec);
     let rows = [
         ("VmPeak", s.peak),
         ("VmSize", s.total),
@@ -240,8 +320,8 @@ fn memory(task: &Task, out: &mut SeqBuf) -> Result {
         ("RssShmem", s.rss.shmem),
         ("VmData", s.data),
         ("VmStk", s.stack),
-        ("VmExe", s.exec),
-        ("VmLib", 0),
+        ("VmExe", text),
+        ("VmLib", s.exec - text),
         ("VmPTE", s.page_tables),
         ("VmSwap", 0),
     ];

@@ -36,6 +36,7 @@ mod places;
 mod poll;
 mod proc;
 mod pty;
+mod procpid;
 mod process;
 mod signals;
 mod system;
@@ -69,6 +70,7 @@ const GROUPS: &[&[Case]] = &[
     time::CASES,
     ids::CASES,
     proc::CASES,
+    procpid::CASES,
     system::CASES,
     areas::CASES,
     cpu::CASES,
