@@ -6,7 +6,7 @@
 //! for it. The order is what the parent may see: memory and files are gone before the zombie shows.
 
 use crate::{
-    futex, session,
+    futex, ptrace, session,
     signal::{Cause, SigInfo, Signal},
     task::{FAMILY, JobEvent, Life, Process, Task},
 };
@@ -20,13 +20,17 @@ pub const fn exited(code: u32) -> u32 {
     (code & 0xff) << 8
 }
 
+/// Tells every thread of the process to end, with this status unless there is one already; it is
+/// returned.
+pub fn begin_exit_group(task: &Task, status: u32) -> u32 {
+    let mut s = task.process.signals.lock_irq();
+    s.begin_group_exit(status);
+    s.group_exit.unwrap_or(status)
+}
+
 /// Ends every thread of the current process with this status, this one first.
 pub fn exit_group(task: &Task, status: u32) -> ! {
-    let status = {
-        let mut s = task.process.signals.lock_irq();
-        s.begin_group_exit(status);
-        s.group_exit.unwrap_or(status)
-    };
+    let status = begin_exit_group(task, status);
     exit_thread(task, status)
 }
 
@@ -35,11 +39,13 @@ pub fn exit_group(task: &Task, status: u32) -> ! {
 /// Neither this nor [`exit_group`] returns, so no caller on the stack may own anything: they get
 /// the task by reference, from the thread that the scheduler keeps.
 pub fn exit_thread(task: &Task, status: u32) -> ! {
+    ptrace::link::release_all(task);
     release_memory(task);
     drop(task.set_files(None));
     drop(task.set_fs(None));
     let process = task.process.clone();
     let last = leave(task, &process, status);
+    ptrace::waiting::thread_ended(task, status);
     if last {
         end_process(&process, status);
     } else {
@@ -100,8 +106,10 @@ fn leave(task: &Task, process: &Process, status: u32) -> bool {
         let leader = process.leader.lock().as_ref().map_or(status, |l| l.exit_status.load(Ordering::Relaxed));
         s.group_exit = Some(leader);
     }
-    // The leader's number is the process's, and stays until the process is reaped.
+    // The leader's number is the process's, and stays until the process is reaped; a tracer waits
+    // for each thread.
     if !task.is_leader()
+        && !ptrace::is_traced(task)
         && let Some(pid) = task.pid_object()
     {
         pid.set_task(None);
@@ -148,8 +156,16 @@ fn end_process(process: &KArc<Process>, status: u32) {
             (None, _) => true,
             _ => false,
         };
+        // A tracer is told first, and must have asked before the parent hears of it.
+        let leader = process.leader.lock().clone();
+        let tracer = leader.as_deref().and_then(ptrace::tracer_process);
+        let ignored = ignored && tracer.is_none();
         process.links.lock().life = if ignored { Life::Reaped } else { Life::Zombie(status) };
-        if let Some(parent) = &parent {
+        let others = tracer.filter(|t| !parent.as_ref().is_some_and(|p| KArc::ptr_eq(p, t)));
+        if let (Some(tracer), Some(leader)) = (&others, &leader) {
+            ptrace::waiting::ended(tracer, leader, status);
+        }
+        if let Some(parent) = parent.as_ref().filter(|_| others.is_none()) {
             // With SA_NOCLDWAIT the signal still comes, with SIG_IGN it does not (Linux).
             if let Some(signal) = exit_signal {
                 let _ = crate::signal::send_with_family(parent, child_info(process, signal, exit_code(status), exit_value(status)));
@@ -167,6 +183,33 @@ fn end_process(process: &KArc<Process>, status: u32) {
     };
     drop(reaped);
     orphans.signal();
+}
+
+/// The tracer has let go of a zombie: its parent learns of it now. Family lock held.
+pub(crate) fn tell_real_parent(process: &KArc<Process>, status: u32) {
+    let Some(parent) = process.parent() else { return };
+    let signal = Signal::new(process.exit_signal.load(Ordering::Relaxed));
+    if let Some(signal) = signal {
+        let _ = crate::signal::send_with_family(&parent, child_info(process, signal, exit_code(status), exit_value(status)));
+    }
+    if signal == Some(Signal::CHLD) && parent.actions().is_some_and(|a| a.reaps_children_itself()) {
+        process.links.lock().life = Life::Reaped;
+        process.pid.set_task(None);
+        remove_child(&parent, process);
+    }
+    parent.child_events.wake_all();
+}
+
+/// A thread that has ended and that no tracer waits for any more: its number is free.
+pub(crate) fn forget_thread(task: &Task) {
+    if let Some(pid) = task.pid_object() {
+        pid.set_task(None);
+    }
+}
+
+/// The thread of `parent` that made `process`, or has taken it over. Family lock held.
+pub(crate) fn parent_thread(_process: &Process, parent: &Process) -> Option<KArc<Task>> {
+    parent.any_task()
 }
 
 fn panic_init_gone(status: u32) -> ! {

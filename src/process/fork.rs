@@ -4,10 +4,14 @@
 //! family lock; whatever was built before a failure goes back by being dropped.
 
 use crate::{
+    ptrace,
     pid::PidNamespace,
     task::{AltStack, FAMILY, Life, Memory, Process, ProcessSpec, Task, TaskSpec},
 };
-use abi::{Errno, Result, UserAddr, raw::general as g};
+use abi::{
+    Errno, Result, UserAddr,
+    raw::{general as g, ptrace as p},
+};
 use arch::{UserRegs, user::UserPtr};
 use kalloc::KArc;
 use sched::{Completion, Sleep, ThreadSpec};
@@ -50,6 +54,17 @@ impl CloneArgs {
         self.flags & u64::from(flag) != 0
     }
 
+    /// The event for which a tracer may ask (`ptrace(2)`, PTRACE_O_TRACEFORK and its like).
+    fn trace_event(&self) -> Option<u32> {
+        (!self.has(g::CLONE_UNTRACED)).then_some(if self.has(g::CLONE_VFORK) {
+            p::PTRACE_EVENT_VFORK
+        } else if self.exit_signal != g::SIGCHLD {
+            p::PTRACE_EVENT_CLONE
+        } else {
+            p::PTRACE_EVENT_FORK
+        })
+    }
+
     /// The combinations that `clone(2)` forbids: EINVAL for each.
     fn check(&self, parent: &Process) -> Result {
         let bad = self.flags & !SUPPORTED != 0
@@ -64,7 +79,7 @@ impl CloneArgs {
 /// Makes a child or a thread of the current task; returns its id as the parent sees it.
 /// ERESTARTNOINTR when a signal is to be handled first: a child never starts between a signal and
 /// its handler.
-pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
+pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
     args.check(&task.process)?;
     let thread_of_group = args.has(g::CLONE_THREAD);
     let me = sched::current();
@@ -108,6 +123,9 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
         blocked,
     })?;
     child.inherit(task);
+    let event = args.trace_event();
+    let told = event.is_some_and(|e| ptrace::wants(task, e));
+    let traced = ptrace::link::Birth::prepare(task, &child, told || args.has(g::CLONE_PTRACE))?;
     if !args.has(g::CLONE_VM) || args.has(g::CLONE_VFORK) {
         let alt: AltStack = *task.alt_stack.lock();
         *child.alt_stack.lock() = alt;
@@ -178,10 +196,18 @@ pub fn clone(task: &Task, regs: &UserRegs, args: CloneArgs) -> Result<u32> {
         drop(family);
     }
     new.started = true;
+    if let Some(traced) = traced {
+        traced.commit(task, &child);
+    }
     sched::start(&thread);
+    if let Some(event) = event.filter(|_| told) {
+        ptrace::stop::event(task, regs, event, nr.into());
+    }
     if let Some(done) = vfork {
         // Only death ends this wait early: the child uses this very stack.
-        let _ = done.wait_until(Sleep::Killable, None);
+        if done.wait_until(Sleep::Killable, None).ready().is_some() {
+            ptrace::stop::event(task, regs, p::PTRACE_EVENT_VFORK_DONE, nr.into());
+        }
     }
     Ok(nr)
 }

@@ -60,6 +60,9 @@ pub fn exit_work(regs: &mut arch::UserRegs, flags: u32) {
     if flags & arch::thread::NEED_RESCHED != 0 {
         sched::schedule();
     }
+    if flags & arch::thread::DEBUG_LOAD != 0 {
+        task::with_current(ptrace::debug::load);
+    }
     if flags & (arch::thread::SIGNAL_PENDING | arch::thread::FATAL_PENDING) != 0 {
         let thread = sched::current();
         if let Some(task) = of(&thread) {

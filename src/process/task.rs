@@ -37,6 +37,8 @@ use vfs::{Credentials, FdTable, FsContext};
 pub(crate) static FAMILY_CLASS: LockClass = LockClass::new("process.family", 1000);
 /// A parent's list is held while its children's places are looked at, never the other way round.
 pub(crate) static CHILDREN: LockClass = LockClass::new("process.children", 1001);
+/// Changed inside the lock on a tracee's signals.
+static TRACEES: LockClass = LockClass::new("process.tracees", 1011);
 pub(crate) static LINKS: LockClass = LockClass::new("process.links", 1002);
 pub(crate) static SIGNALS: LockClass = LockClass::new("process.signals", 1010);
 static TASK_SIGNALS: LockClass = LockClass::new("process.task_signals", 1012);
@@ -83,6 +85,11 @@ pub struct Task {
     pub(crate) last_name: SpinLock<[u8; 16]>,
     /// What the task did, by itself.
     pub figures: Figures,
+    /// Whether somebody traces the task. Changed with the lock on the process's signals held.
+    pub(crate) traced: AtomicBool,
+    pub(crate) trace: crate::ptrace::Slot,
+    /// Hardware breakpoints and watchpoints.
+    pub(crate) debug: SpinLock<Option<kalloc::KBox<arch::debug::DebugRegs>>>,
     /// Who logged in, and in which login session (`/proc/PID/loginuid`, `sessionid`).
     pub(crate) login: Login,
     /// Most by which a timeout may be late, `prctl(PR_SET_TIMERSLACK)`, in nanoseconds.
@@ -183,7 +190,9 @@ pub struct Process {
     pub(crate) links: SpinLock<Links>,
     /// Children that were not waited for. Changed with [`FAMILY`] held.
     pub(crate) children: SpinLock<OrdMap<u32, KArc<Process>>>,
-    /// Signalled when a child of this process changes state.
+    /// Tasks that threads of this process trace. Changed with [`FAMILY`] held.
+    pub(crate) tracees: SpinLock<OrdMap<u32, KArc<Task>>>,
+    /// Signalled when a child or tracee of this process changes state.
     pub(crate) child_events: WaitQueue,
     /// Signalled when a member of the thread group is gone, for exec.
     pub(crate) members_gone: WaitQueue,
@@ -257,6 +266,8 @@ pub(crate) struct ProcessSignals {
     pub members: KVec<KArc<Task>>,
     /// A stop that is under way or complete.
     pub stop: Option<Stop>,
+    /// Number of the last stop.
+    pub stops: u64,
     /// State change that `waitid` has not collected: WSTOPPED's or WCONTINUED's.
     pub event: Option<JobEvent>,
     /// Status with which the whole process ends; set once.
@@ -271,14 +282,18 @@ pub(crate) struct TaskSignals {
     pub blocked: SigSet,
     /// Set while the task waits with a temporary mask: the mask to return to.
     pub saved: Option<SigSet>,
-    /// The thread has parked for the group stop that is under way.
-    pub parked: bool,
+    /// The group stop in which the thread has taken part, by its number; 0 for none.
+    pub stopped_for: u64,
 }
 
 /// A group stop: all threads park, the last one tells the parent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stop {
     pub signal: Signal,
+    /// Every stop of a process has another number.
+    pub id: u64,
+    /// All threads have stopped, and the parent was told.
+    pub complete: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,6 +340,7 @@ impl Process {
                     shared: SigQueue::new(),
                     members: KVec::new(),
                     stop: None,
+                    stops: 0,
                     event: None,
                     group_exit: None,
                     exec_by: None,
@@ -341,6 +357,7 @@ impl Process {
                 &LINKS,
             ),
             children: SpinLock::new(OrdMap::new(), &CHILDREN),
+            tracees: SpinLock::new(OrdMap::new(), &TRACEES),
             child_events: WaitQueue::new(),
             members_gone: WaitQueue::new(),
             limits: SpinLock::new(spec.limits, &LIMITS),
@@ -516,7 +533,7 @@ impl Task {
             restart: SpinLock::new(Restart::None, &TASK_CELL),
             vfork_done: SpinLock::new(None, &TASK_CELL),
             signals: SpinLock::new(
-                TaskSignals { queue: SigQueue::new(), blocked: spec.blocked, saved: None, parked: false },
+                TaskSignals { queue: SigQueue::new(), blocked: spec.blocked, saved: None, stopped_for: 0 },
                 &TASK_SIGNALS,
             ),
             alt_stack: SpinLock::new(AltStack::DISABLED, &TASK_CELL),
@@ -527,6 +544,9 @@ impl Task {
             exit_status: AtomicU32::new(0),
             last_name: SpinLock::new([0; 16], &TASK_CELL),
             figures: Figures::default(),
+            traced: AtomicBool::new(false),
+            trace: crate::ptrace::empty_slot(),
+            debug: SpinLock::new(None, &TASK_CELL),
             login: Login::none(),
             timer_slack: AtomicU64::new(TIMER_SLACK),
         })?)

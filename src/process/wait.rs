@@ -2,6 +2,7 @@
 
 use crate::{
     exit,
+    ptrace::waiting::{self, Found, TracedBy},
     signal::{Cause, SIGINFO_SIZE, SigInfo, Signal},
     task::{FAMILY, JobEvent, Life, Process, Task},
 };
@@ -68,7 +69,8 @@ const CONTINUED: u32 = 0xffff;
 /// when no child can ever match; ERESTARTSYS when a signal comes first.
 pub fn wait(task: &Task, which: Which, options: u32) -> Result<Option<Report>> {
     let process = task.process.clone();
-    let look = || match scan(&process, which, options) {
+    let thread = (options & g::__WNOTHREAD != 0).then(|| task.id());
+    let look = || match scan(&process, thread, which, options) {
         Ok(Some(report)) => Some(Ok(Some(report))),
         Ok(None) if options & g::WNOHANG != 0 => Some(Ok(None)),
         Ok(None) => None,
@@ -80,9 +82,11 @@ pub fn wait(task: &Task, which: Which, options: u32) -> Result<Option<Report>> {
     }
 }
 
-fn scan(process: &KArc<Process>, which: Which, options: u32) -> Result<Option<Report>> {
+/// `thread`: of the tracees, only those of this thread count (__WNOTHREAD).
+fn scan(process: &KArc<Process>, thread: Option<u32>, which: Which, options: u32) -> Result<Option<Report>> {
     // What is dropped outside the lock: the last reference to a reaped child frees much.
     let mut reaped = None;
+    let mut ended = None;
     let result = {
         let _family = FAMILY.lock();
         let mut matching = false;
@@ -93,7 +97,7 @@ fn scan(process: &KArc<Process>, which: Which, options: u32) -> Result<Option<Re
                 continue;
             }
             matching = true;
-            if let Some(report) = news(child, options) {
+            if let Some(report) = news(process, child, options) {
                 found = Some((child.clone(), report));
                 break;
             }
@@ -107,10 +111,15 @@ fn scan(process: &KArc<Process>, which: Which, options: u32) -> Result<Option<Re
                 reaped = Some(child);
                 Ok(Some(report))
             }
-            None if matching => Ok(None),
-            None => Err(Errno::ECHILD),
+            None => match waiting::scan(process, thread, options, |t| asks_for(t, which), &mut ended) {
+                Found::News(report) => Ok(Some(report)),
+                Found::Quiet => Ok(None),
+                Found::None if matching => Ok(None),
+                Found::None => Err(Errno::ECHILD),
+            },
         }
     };
+    drop(ended);
     if let Some(child) = &reaped
         && child.links.lock().life == Life::Reaped
     {
@@ -132,8 +141,18 @@ fn matches(child: &Process, which: Which, options: u32) -> bool {
     wanted && (options & g::__WALL != 0 || clone_child == (options & g::__WCLONE != 0))
 }
 
-fn news(child: &KArc<Process>, options: u32) -> Option<Report> {
+/// Whether the call asks about a task that the caller traces.
+fn asks_for(task: &Task, which: Which) -> bool {
+    match which {
+        Which::Any => true,
+        Which::Pid(pid) => task.id() == pid,
+        Which::Group(pgrp) => task.process.pgrp_id() == pgrp,
+    }
+}
+
+fn news(parent: &Process, child: &KArc<Process>, options: u32) -> Option<Report> {
     let life = child.links.lock().life;
+    let traced = waiting::traced_by(child, parent);
     let report = |status: u32, code: i32, value: i32| Report {
         pid: child.id(),
         uid: child.uid(),
@@ -143,11 +162,13 @@ fn news(child: &KArc<Process>, options: u32) -> Option<Report> {
         usage: usage(child),
     };
     if let Life::Zombie(status) = life {
-        return (options & g::WEXITED != 0).then(|| report(status, exit::exit_code(status), exit::exit_value(status)));
+        // Whoever traces it comes first.
+        return (options & g::WEXITED != 0 && traced != TracedBy::Other).then(|| report(status, exit::exit_code(status), exit::exit_value(status)));
     }
     let event = child.signals.lock_irq().event;
     match event {
-        Some(JobEvent::Stopped(s)) if options & g::WSTOPPED != 0 => {
+        // To its tracer each thread stops by itself.
+        Some(JobEvent::Stopped(s)) if options & g::WSTOPPED != 0 && traced != TracedBy::Us => {
             Some(report(stopped(s.number()), g::CLD_STOPPED as i32, s.number() as i32))
         }
         Some(JobEvent::Continued) if options & g::WCONTINUED != 0 => {
@@ -163,6 +184,7 @@ fn collect(parent: &KArc<Process>, child: &KArc<Process>) {
     if let Life::Zombie(_) = links.life {
         links.life = Life::Reaped;
         drop(links);
+        waiting::forget(child);
         // Nobody finds it any more, also while its last thread still leaves its stack.
         child.pid.set_task(None);
         exit::remove_child(parent, child);
@@ -179,7 +201,7 @@ fn collect(parent: &KArc<Process>, child: &KArc<Process>) {
 }
 
 /// Of a child, with what its own children used.
-fn usage(child: &Process) -> Usage {
+pub(crate) fn usage(child: &Process) -> Usage {
     let own = own_usage(child);
     let gone = children_usage(child);
     Usage {

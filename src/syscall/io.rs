@@ -68,7 +68,7 @@ pub fn write(task: &Task, fd: Fd, buf: UserAddr, len: usize) -> Result<usize> {
 const MAX_IOV: u64 = 1024;
 
 /// Reads an I/O vector: EINVAL for too many pieces or a negative total, EFAULT.
-fn vector(iov: UserAddr, count: u64) -> Result<KVec<UserSlice>> {
+pub(crate) fn vector(iov: UserAddr, count: u64) -> Result<KVec<UserSlice>> {
     if count > MAX_IOV {
         return Err(Errno::EINVAL);
     }

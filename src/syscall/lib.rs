@@ -27,13 +27,14 @@ mod processes;
 mod signals;
 mod system;
 mod table;
+mod tracing;
 mod times;
 
 pub use args::{FromWord, IntoReturn};
 pub use system::VERSION;
 
 use abi::Errno;
-use arch::UserRegs;
+use arch::{UserRegs, thread::SYSCALL_WORK};
 
 /// A handler as the table stores it: the task, and the registers with the arguments in x0 to x5.
 type Handler = fn(&process::Task, &mut UserRegs) -> abi::Result<u64>;
@@ -42,17 +43,45 @@ type Handler = fn(&process::Task, &mut UserRegs) -> abi::Result<u64>;
 /// entry code with interrupts on, in the context of the calling thread; may sleep.
 pub fn dispatch(regs: &mut UserRegs) {
     let thread = sched::current();
-    let result = match process::of(&thread) {
-        Some(task) => match table::find(regs.x[8] as u32) {
-            Some(handler) => handler(task, regs),
-            None => Err(Errno::ENOSYS),
-        },
+    let Some(task) = process::of(&thread) else {
+        regs.x[0] = Errno::ENOSYS.to_ret();
+        return;
+    };
+    let flags = thread.head().flags();
+    if flags & SYSCALL_WORK == 0 {
+        run(task, regs, regs.x[8] as u32);
+    } else if enter(task, regs, flags) {
+        run(task, regs, regs.syscallno as u32);
+    }
+    // Asked again: a tracer may have come, or gone, meanwhile.
+    if thread.head().flags() & SYSCALL_WORK != 0 {
+        process::ptrace::stop::syscall_exit(task, regs);
+    }
+}
+
+#[inline]
+fn run(task: &process::Task, regs: &mut UserRegs, number: u32) {
+    let result = match table::find(number) {
+        Some(handler) => handler(task, regs),
         None => Err(Errno::ENOSYS),
     };
     regs.x[0] = match result {
         Ok(value) => value,
         Err(e) => e.to_ret(),
     };
+}
+
+/// Number of no call.
+const NO_SYSCALL: i64 = -1;
+
+/// The long way into a call: those who watch it come first, and may change or skip it.
+#[cold]
+fn enter(task: &process::Task, regs: &mut UserRegs, flags: u32) -> bool {
+    if regs.syscallno == NO_SYSCALL {
+        // A call that the program itself names so; one that is skipped keeps what the tracer set.
+        regs.x[0] = Errno::ENOSYS.to_ret();
+    }
+    process::ptrace::stop::syscall_enter(task, regs, flags) && regs.syscallno != NO_SYSCALL
 }
 
 /// Names of the calls that exist, by number, for documentation and tests.

@@ -57,11 +57,14 @@ pub fn execveat(task: &Task, regs: &mut UserRegs, dir: DirFd, path: UserPath, ar
     Ok(regs.x[0])
 }
 
-pub fn exit(task: &Task, code: u32) -> Result {
+pub fn exit(task: &Task, regs: &mut UserRegs, code: u32) -> Result {
+    process::ptrace::stop::exit_event(task, regs, ending::exited(code));
     ending::exit_thread(task, ending::exited(code))
 }
 
-pub fn exit_group(task: &Task, code: u32) -> Result {
+pub fn exit_group(task: &Task, regs: &mut UserRegs, code: u32) -> Result {
+    ending::begin_exit_group(task, ending::exited(code));
+    process::ptrace::stop::exit_event(task, regs, ending::exited(code));
     ending::exit_group(task, ending::exited(code))
 }
 

@@ -5,7 +5,7 @@
 use crate::{
     Handler,
     args::{DirFd, FromWord, IntoReturn, UserPath},
-    attrs, dirs, fds, futexes, ids, io, memory, mounts, poll, processes, signals, system, times,
+    attrs, dirs, fds, futexes, ids, io, memory, mounts, poll, processes, signals, system, times, tracing,
 };
 use abi::{UserAddr, raw::general as nr};
 use arch::user::UserPtr;
@@ -136,11 +136,14 @@ calls! {
     __NR_clone => @regs processes::clone(u64, u64, UserAddr, u64, UserAddr),
     __NR_execve => @regs processes::execve(UserPath, UserAddr, UserAddr),
     __NR_execveat => @regs processes::execveat(DirFd, UserPath, UserAddr, UserAddr, u32),
-    __NR_exit => processes::exit(u32),
-    __NR_exit_group => processes::exit_group(u32),
+    __NR_exit => @regs processes::exit(u32),
+    __NR_exit_group => @regs processes::exit_group(u32),
     __NR_wait4 => processes::wait4(i32, UserPtr<u32>, u32, UserPtr<nr::rusage>),
     __NR_waitid => processes::waitid(u32, i32, UserPtr<[u8; 128]>, u32, UserPtr<nr::rusage>),
     __NR_personality => processes::personality(u32),
+    __NR_ptrace => tracing::ptrace(u64, i64, u64, u64),
+    __NR_process_vm_readv => tracing::process_vm_readv(i32, UserAddr, u64, UserAddr, u64, u64),
+    __NR_process_vm_writev => tracing::process_vm_writev(i32, UserAddr, u64, UserAddr, u64, u64),
     __NR_getpid => processes::getpid(),
     __NR_getppid => processes::getppid(),
     __NR_gettid => processes::gettid(),

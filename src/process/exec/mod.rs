@@ -58,7 +58,10 @@ pub struct Program {
 pub fn exec(task: &Task, regs: &mut UserRegs, program: Program, arguments: Arguments) -> Result {
     let mut binary = Binary::new(program, arguments)?;
     let (image, cred) = formats::load(task, &mut binary)?;
-    commit(task, regs, binary, image, cred)
+    let former_id = task.id();
+    commit(task, regs, binary, image, cred)?;
+    crate::ptrace::stop::exec_event(task, regs, former_id);
+    Ok(())
 }
 
 /// Opens a program by path for running it: EACCES unless it is a regular file that may be executed.
@@ -91,7 +94,9 @@ fn credentials_for(task: &Task, binary: &Binary) -> Result<NewCredentials> {
     let old = task.cred()?;
     let file = binary.rights_file();
     let (mode, uid, gid) = (file.inode.mode(), file.inode.uid(), file.inode.gid());
-    let allowed = !task.process.no_new_privs.load(Ordering::Relaxed) && file.path.mount.flags() & MS_NOSUID == 0;
+    let allowed = !task.process.no_new_privs.load(Ordering::Relaxed)
+        && file.path.mount.flags() & MS_NOSUID == 0
+        && crate::ptrace::lets_gain(task);
     let mut new = kalloc::TryClone::try_clone(&*old)?;
     let mut personality = task.personality() - Personality::READ_IMPLIES_EXEC;
     if allowed && mode.0 & abi::raw::general::S_ISUID != 0 {
@@ -190,8 +195,9 @@ fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: N
     }
     thread.set_name(name);
     arch::fp::flush(thread.head());
+    crate::ptrace::debug::flush(task);
     arch::thread::set_tls(0);
-    *regs = UserRegs { pc: entry, sp: stack, syscallno: -1, ..UserRegs::default() };
+    *regs = UserRegs { pc: entry, sp: stack, syscallno: regs.syscallno, ..UserRegs::default() };
     task.release_vfork_parent();
     Ok(())
 }
@@ -255,6 +261,12 @@ fn become_leader(task: &Task, process: &Process) {
     let Some(me) = task.arc() else { return };
     let old = {
         let _family = crate::task::FAMILY.lock();
+        let leader = process.leader.lock().clone();
+        crate::ptrace::link::renamed(task, leader.as_deref(), process.id());
+        // The number of the thread that it was is nobody's from here on.
+        if let Some(own) = task.pid_object().filter(|own| !KArc::ptr_eq(own, &process.pid)) {
+            own.set_task(None);
+        }
         task.set_pid(process.pid.clone());
         process.pid.set_task(Some(KArc::downgrade(&me)));
         process.leader.lock().replace(me)

@@ -19,7 +19,14 @@ fn state(task: &Task) -> (char, &'static str) {
     if task.has_exited() || life != Life::Alive {
         return if life == Life::Reaped { ('X', "dead") } else { ('Z', "zombie") };
     }
-    let letter = task.thread().map_or('Z', |t| t.state().letter());
+    // A stop counts from the moment at which others may hear of it, before the thread is off its CPU.
+    let letter = if crate::ptrace::is_stopped(task) {
+        't'
+    } else if is_stopped_with_process(task) {
+        'T'
+    } else {
+        task.thread().map_or('Z', |t| t.state().letter())
+    };
     let word = match letter {
         'R' => "running",
         'S' => "sleeping",
@@ -31,6 +38,14 @@ fn state(task: &Task) -> (char, &'static str) {
         _ => "dead",
     };
     (letter, word)
+}
+
+/// Whether the thread has taken part in the stop of its process, which goes on. One that is traced
+/// stops for its tracer.
+fn is_stopped_with_process(task: &Task) -> bool {
+    let s = task.process.signals.lock_irq();
+    let stopped_for = task.signals.lock().stopped_for;
+    s.stop.is_some_and(|stop| stop.id == stopped_for) && !crate::ptrace::is_traced(task)
 }
 
 /// The name without its padding.
@@ -208,10 +223,11 @@ pub(super) fn status(task: &View, out: &mut SeqBuf) -> Result {
     let c = task.cred()?;
     write!(
         out,
-        "\nUmask:\t{umask:04o}\nState:\t{letter} ({word})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t0\n",
+        "\nUmask:\t{umask:04o}\nState:\t{letter} ({word})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t{}\n",
         p.id(),
         task.id(),
-        p.parent_id()
+        p.parent_id(),
+        crate::ptrace::tracer_id(task)
     )
     .map_err(no_memory)?;
     write!(

@@ -2,7 +2,7 @@
 
 use super::{Action, DefaultAction, SIG_DFL, SIG_IGN, SigInfo, SigSet, Signal, frame};
 use crate::{
-    exit,
+    exit, ptrace,
     task::{FAMILY, JobEvent, ProcessSignals, Stop, Task},
 };
 use abi::{Errno, raw::general as g};
@@ -20,25 +20,37 @@ enum Next {
     Exit(u32),
     Core(Signal),
     Park,
+    /// A stop that the tracer or the process's stop asks of a traced thread.
+    Trap,
+    /// The tracer sees the signal first.
+    Tell(SigInfo),
 }
 
 /// Handles whatever waits for the current thread: runs at return to user space, interrupts on,
 /// no lock held. Ends the thread when the process is to end.
 pub(crate) fn deliver(task: &Task, regs: &mut UserRegs) {
     let restart = RestartPoint::prepare(regs);
+    // A signal that the tracer has seen and lets through.
+    let mut seen = None;
     loop {
-        match next(task) {
+        match next(task, seen.take()) {
             Next::Handler(info, action) => {
                 restart.before_handler(regs, &action);
                 handle(task, regs, info, action);
                 return;
             }
             Next::Nothing => break,
-            Next::Exit(status) => exit::exit_thread(task, status),
+            Next::Exit(status) => {
+                ptrace::stop::exit_event(task, regs, status);
+                exit::exit_thread(task, status)
+            }
             Next::Core(signal) => {
+                ptrace::stop::exit_event(task, regs, signal.number());
                 exit::exit_group(task, signal.number());
             }
             Next::Park => park(task),
+            Next::Trap => ptrace::stop::trap(task, regs),
+            Next::Tell(info) => seen = ptrace::stop::signal_stop(task, regs, info),
         }
     }
     restart.without_handler(regs);
@@ -67,14 +79,16 @@ pub(super) fn recalculate_locked(s: &ProcessSignals, task: &Task) {
     let Some(thread) = task.thread() else { return };
     let sig = task.signals.lock();
     let waiting = sig.queue.pending().union(s.shared.pending()).minus(sig.blocked);
-    if !waiting.is_empty() || s.group_exit.is_some() || s.exec_by.is_some_and(|id| id != task.id()) || s.stop.is_some() && !sig.parked {
+    if !waiting.is_empty() || s.group_exit.is_some() || s.exec_by.is_some_and(|id| id != task.id()) || s.stop.is_some_and(|stop| stop.id != sig.stopped_for)
+        || ptrace::stop::wants_trap(s, task, sig.stopped_for)
+    {
         thread.head().set_flag(SIGNAL_PENDING);
     } else {
         thread.head().clear_flag(SIGNAL_PENDING | FATAL_PENDING);
     }
 }
 
-fn next(task: &Task) -> Next {
+fn next(task: &Task, mut seen: Option<SigInfo>) -> Next {
     loop {
         let mut s = task.process.signals.lock_irq();
         if let Some(status) = s.group_exit {
@@ -84,12 +98,18 @@ fn next(task: &Task) -> Next {
             // Another thread is in exec: this one ends quietly.
             return Next::Exit(0);
         }
-        if s.stop.is_some() {
+        let mut sig = task.signals.lock();
+        let traced = ptrace::is_traced(task);
+        if traced && seen.is_none() && ptrace::stop::wants_trap(&s, task, sig.stopped_for) {
+            return Next::Trap;
+        }
+        // A tracer may let a thread run while its process is stopped.
+        if s.stop.is_some() && !traced {
             return Next::Park;
         }
-        let mut sig = task.signals.lock();
         let blocked = sig.blocked;
-        let info = match sig.queue.pop(blocked) {
+        let told = seen.is_some();
+        let info = match seen.take().or_else(|| sig.queue.pop(blocked)) {
             Some(info) => Some(info),
             None => s.shared.pop(blocked),
         };
@@ -98,6 +118,9 @@ fn next(task: &Task) -> Next {
             recalculate_locked(&s, task);
             return Next::Nothing;
         };
+        if !told && ptrace::link::sees(task, info.signal) {
+            return Next::Tell(info);
+        }
         let action = task.process.action(info.signal);
         match action.handler {
             SIG_IGN => continue,
@@ -129,7 +152,7 @@ fn next(task: &Task) -> Next {
                     }
                 }
                 begin_stop(&mut s, info.signal);
-                return Next::Park;
+                return if ptrace::is_traced(task) { Next::Trap } else { Next::Park };
             }
             DefaultAction::Terminate => {
                 s.begin_group_exit(info.signal.number());
@@ -141,19 +164,36 @@ fn next(task: &Task) -> Next {
 }
 
 fn begin_stop(s: &mut ProcessSignals, signal: Signal) {
-    if s.stop.is_none() {
-        s.stop = Some(Stop { signal });
-        for t in s.members.iter() {
-            super::send::notify(t, false);
+    // Also in a stop, for threads that a tracer has let go on.
+    s.stops += 1;
+    let complete = s.stop.is_some_and(|stop| stop.complete);
+    let signal = s.stop.map_or(signal, |stop| stop.signal);
+    let id = s.stops;
+    for t in s.members.iter() {
+        let mut sig = t.signals.lock();
+        if s.stop.is_some_and(|stop| stop.id == sig.stopped_for) && !ptrace::is_traced(t) {
+            // It has not moved since.
+            sig.stopped_for = id;
+            continue;
+        }
+        drop(sig);
+        let stays = ptrace::link::group_stop_changed(t);
+        super::send::notify(t, false);
+        if !stays && ptrace::is_traced(t) && let Some(thread) = t.thread() {
+            sched::unpark(&thread);
         }
     }
+    s.stop = Some(Stop { signal, id, complete });
 }
 
 /// The news that the whole process has stopped, when its last thread has parked or gone.
 pub(crate) fn complete_stop(s: &mut ProcessSignals) -> Option<JobEvent> {
-    let event = JobEvent::Stopped(s.stop?.signal);
-    let all = s.members.iter().all(|t| t.has_exited() || t.signals.lock().parked);
-    (all && s.event.replace(event) != Some(event)).then_some(event)
+    let stop = s.stop.as_mut().filter(|stop| !stop.complete)?;
+    let id = stop.id;
+    stop.complete = s.members.iter().all(|t| t.has_exited() || t.signals.lock().stopped_for == id);
+    let event = stop.complete.then_some(JobEvent::Stopped(stop.signal))?;
+    s.event = Some(event);
+    Some(event)
 }
 
 /// Waits in the stopped state until SIGCONT or the end of the process. The last thread of the
@@ -162,12 +202,10 @@ fn park(task: &Task) {
     let process = &task.process;
     let complete = {
         let mut s = process.signals.lock_irq();
-        if s.stop.is_none() {
-            return;
-        }
+        let Some(stop) = s.stop.filter(|_| !ptrace::is_traced(task)) else { return };
         // With the lock held: a SIGCONT from here on finds the thread and lets it go on.
         sched::prepare_to_park();
-        task.signals.lock().parked = true;
+        task.signals.lock().stopped_for = stop.id;
         complete_stop(&mut s)
     };
     if let Some(event) = complete {
@@ -175,8 +213,6 @@ fn park(task: &Task) {
         exit::notify_parent_of_job_event(process, event);
     }
     sched::park_current(Parked::Stopped);
-    let _s = process.signals.lock_irq();
-    task.signals.lock().parked = false;
 }
 
 /// Builds the handler's frame and moves the registers into it; a stack that cannot take the frame
@@ -196,6 +232,7 @@ fn handle(task: &Task, regs: &mut UserRegs, info: SigInfo, action: Action) {
         during = during.with(info.signal);
     }
     set_blocked(task, during);
+    ptrace::stop::handler_entered(task, regs);
 }
 
 /// Replaces the mask of the current thread; SIGKILL and SIGSTOP stay deliverable.
@@ -237,6 +274,11 @@ pub(crate) fn force(task: &Task, info: SigInfo, default: bool) {
     super::send_to_task(task, info);
 }
 
+/// [`force`] that leaves a handler in place.
+pub(crate) fn force_signal(task: &Task, info: SigInfo) {
+    force(task, info, false);
+}
+
 /// Where an interrupted system call would start again.
 struct RestartPoint {
     /// The code in x0, if the thread comes from a call that asked for a restart.
@@ -264,8 +306,15 @@ impl RestartPoint {
         Self { code, continue_pc }
     }
 
+    /// Whether the registers still are where [`prepare`](Self::prepare) put them: a tracer may
+    /// have moved them.
+    fn stands(&self, regs: &UserRegs) -> bool {
+        regs.pc == self.continue_pc.wrapping_sub(4)
+    }
+
     fn before_handler(&self, regs: &mut UserRegs, action: &Action) {
         let interrupts = match self.code {
+            Some(_) if !self.stands(regs) => false,
             None => false,
             Some(Errno::ERESTARTNOINTR) => false,
             Some(Errno::ERESTARTSYS) => !action.has(g::SA_RESTART),
@@ -278,7 +327,7 @@ impl RestartPoint {
     }
 
     fn without_handler(&self, regs: &mut UserRegs) {
-        if self.code == Some(Errno::ERESTART_RESTARTBLOCK) {
+        if self.code == Some(Errno::ERESTART_RESTARTBLOCK) && self.stands(regs) {
             regs.x[8] = u64::from(g::__NR_restart_syscall);
         }
     }

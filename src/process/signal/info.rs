@@ -54,6 +54,16 @@ impl SigInfo {
             }
         }
     }
+    /// The cause that these bytes of `siginfo_t` tell, for `signal` if they name none.
+    pub fn decode(raw: &[u8; SIGINFO_SIZE], signal: Signal) -> Self {
+        let word = |at: usize| raw.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_le_bytes);
+        let signal = Signal::new(word(0) as u32).unwrap_or(signal);
+        let mut fields = [0; SIGINFO_SIZE - 16];
+        if let Some(from) = raw.get(16..) {
+            fields.copy_from_slice(from);
+        }
+        Self { signal, cause: Cause::Queued { code: word(8), fields } }
+    }
     /// The bytes of `siginfo_t`: three header words, padding, then the union at offset 16.
     pub fn encode(&self) -> [u8; SIGINFO_SIZE] {
         let mut out = Writer { bytes: [0; SIGINFO_SIZE] };
@@ -136,6 +146,10 @@ impl SigQueue {
         }
         self.pending = self.pending.with(info.signal);
         stored
+    }
+    /// The instance at a place in the queue (PTRACE_PEEKSIGINFO).
+    pub fn nth(&self, i: usize) -> Option<SigInfo> {
+        self.queue.get(i).copied()
     }
     /// Takes the signal to deliver next out of those not in `blocked`.
     pub fn pop(&mut self, blocked: SigSet) -> Option<SigInfo> {

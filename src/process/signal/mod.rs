@@ -17,7 +17,7 @@ mod action;
 pub mod calls;
 pub(crate) mod deliver;
 mod frame;
-pub(crate) use deliver::complete_stop;
+pub(crate) use deliver::{complete_stop, force_signal};
 pub(crate) use frame::MIN_STACK;
 mod info;
 mod send;

@@ -90,7 +90,7 @@ fn enqueue(process: &KArc<Process>, task: Option<&Task>, info: SigInfo) -> (bool
             if s.stop.take().is_some() {
                 s.event = Some(JobEvent::Continued);
                 continued = true;
-                s.unpark();
+                s.unpark_stopped();
             }
         } else if SigSet::STOPS.contains(signal) {
             s.flush(SigSet::of(Signal::CONT));
@@ -113,7 +113,9 @@ impl ProcessSignals {
             Some(t) => !wanted(t),
             None => !self.members.iter().any(|t| wanted(t)),
         };
-        let ignored = action.ignores(signal) || process.is_init() && action.handler == super::SIG_DFL && !is_fault(&info);
+        // A tracer sees what would be ignored, too, and before anything happens.
+        let sees = task.or(self.members.first().map(|t| &**t)).is_some_and(|t| crate::ptrace::link::sees(t, signal));
+        let ignored = !sees && action.ignores(signal) || process.is_init() && action.handler == super::SIG_DFL && !is_fault(&info);
         if ignored && !blocked && signal != Signal::STOP && signal != Signal::KILL
             || process.is_init() && SigSet::UNBLOCKABLE.contains(signal)
         {
@@ -123,7 +125,7 @@ impl ProcessSignals {
             Some(t) => t.signals.lock().queue.push(info),
             None => self.shared.push(info),
         };
-        if fatal && (!blocked || signal == Signal::KILL) {
+        if fatal && !sees && (!blocked || signal == Signal::KILL) {
             // Nothing can stop the end of the process any more: every thread leaves at once.
             self.begin_group_exit(signal.number());
             return true;
@@ -158,12 +160,26 @@ impl ProcessSignals {
         self.unpark();
     }
 
-    /// Lets every stopped thread go on.
+    /// Lets every stopped thread go on, those in trace stops too: they are to die.
     fn unpark(&self) {
         for t in self.members.iter() {
-            t.signals.lock().parked = false;
             if let Some(thread) = t.thread() {
                 sched::unpark(&thread);
+            }
+        }
+    }
+
+    /// Ends the stop of the process; trace stops go on.
+    fn unpark_stopped(&self) {
+        for t in self.members.iter() {
+            let stays = crate::ptrace::link::group_stop_changed(t);
+            if let Some(thread) = t.thread() {
+                if crate::ptrace::is_traced(t) {
+                    thread.head().set_flag(SIGNAL_PENDING);
+                }
+                if !stays {
+                    sched::unpark(&thread);
+                }
             }
         }
     }

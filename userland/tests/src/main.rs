@@ -37,6 +37,7 @@ mod poll;
 mod proc;
 mod pty;
 mod procpid;
+mod ptrace;
 mod process;
 mod signals;
 mod system;
@@ -71,6 +72,7 @@ const GROUPS: &[&[Case]] = &[
     ids::CASES,
     proc::CASES,
     procpid::CASES,
+    ptrace::CASES,
     system::CASES,
     areas::CASES,
     cpu::CASES,

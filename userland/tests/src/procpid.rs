@@ -121,11 +121,11 @@ fn mem_of_a_dead_process_is_empty() -> Outcome {
     let child = Idle::new(|| ())?;
     let fd = ok!(open_file(&format!("/proc/{}/mem", child.0), O_RDWR, 0));
     let maps = ok!(open_file(&format!("/proc/{}/maps", child.0), O_RDONLY, 0));
-    let environ = ok!(open_file(&format!("/proc/{}/environ", child.0), O_RDONLY, 0));
+    let env = ok!(open_file(&format!("/proc/{}/environ", child.0), O_RDONLY, 0));
     drop(child);
     eq!(unsafe { pread(fd, [0u8; 8].as_mut_ptr().cast(), 8, at as i64) }, 0);
     errno!(read(maps, [0u8; 64].as_mut_ptr().cast(), 64), ESRCH);
-    eq!(read_fd(environ, &mut [0u8; 64]), 0);
+    eq!(read_fd(env, &mut [0u8; 64]), 0);
     Ok(())
 }
 
