@@ -57,4 +57,4 @@ pub use thread::{
     Core, Payload, State, Thread, ThreadRef, ThreadSpec, UserSpace, create_kernel, create_user, current, current_arc,
     discard, enter_user, exit_current, set_user_space, start, thread_name, total_forks,
 };
-pub use wait::{Outcome, Registration, Sleep, WaitQueue, WakeCallback, sleep_until};
+pub use wait::{Outcome, Registration, Sleep, WaitQueue, Wake, WakeCallback, sleep_until};

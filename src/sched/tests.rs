@@ -364,23 +364,48 @@ fn competitors_on_one_cpu_share_it_by_weight() {
 fn poll_style_callbacks_are_called_until_their_registration_goes() {
     struct Note(AtomicU32);
     impl WakeCallback for Note {
-        fn woken(&self, key: u32) {
-            self.0.fetch_add(key, SeqCst);
+        fn woken(&self, wake: Wake) -> bool {
+            self.0.fetch_add(wake.key, SeqCst);
+            true
         }
     }
     machine();
     let queue = WaitQueue::new();
     let note = KArc::try_new(Note(AtomicU32::new(0))).unwrap();
-    let registration = queue.add_callback(kalloc::karc_as!(note.clone() => dyn WakeCallback)).unwrap();
+    let registration = queue.add_callback(kalloc::karc_as!(note.clone() => dyn WakeCallback), !0, false).unwrap();
     queue.wake_key(4);
     assert!(queue.has_waiters());
     drop(registration);
     queue.wake_key(1);
     assert_eq!(note.0.load(SeqCst), 4);
-    let survivor = queue.add_callback(kalloc::karc_as!(note.clone() => dyn WakeCallback)).unwrap();
+    let survivor = queue.add_callback(kalloc::karc_as!(note.clone() => dyn WakeCallback), !0, false).unwrap();
     drop(queue);
     drop(survivor);
     assert_eq!(KArc::strong_count(&note), 1);
+}
+
+#[test]
+fn callbacks_are_called_for_their_keys_and_exclusive_ones_one_at_a_time() {
+    struct Count(AtomicU32, bool);
+    impl WakeCallback for Count {
+        fn woken(&self, _: Wake) -> bool {
+            self.0.fetch_add(1, SeqCst);
+            self.1
+        }
+    }
+    machine();
+    let queue = WaitQueue::new();
+    let make = |takes| KArc::try_new(Count(AtomicU32::new(0), takes)).unwrap();
+    let (idle, first, second, all) = (make(false), make(true), make(true), make(true));
+    let add = |c: &KArc<Count>, mask, exclusive| queue.add_callback(kalloc::karc_as!(c.clone() => dyn WakeCallback), mask, exclusive).unwrap();
+    let _held = [add(&idle, 1, true), add(&first, 1, true), add(&second, 1, true), add(&all, 2, false)];
+    let counts = || [&idle, &first, &second, &all].map(|c| c.0.load(SeqCst));
+    queue.wake_key(1);
+    assert_eq!(counts(), [1, 1, 0, 0], "who takes nothing does not use the wake-up up");
+    queue.wake_key(2);
+    assert_eq!(counts(), [1, 1, 0, 1]);
+    queue.wake_all();
+    assert_eq!(counts(), [2, 2, 1, 2], "an unknown key is for everybody");
 }
 
 #[test]

@@ -222,17 +222,30 @@ impl ThreadQueue {
     }
 }
 
+/// What a wake-up tells the callbacks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wake {
+    /// What became possible: bits of `poll(2)`; 0: not known.
+    pub key: u32,
+    /// How many callbacks are under way that led to this wake-up (an epoll in an epoll).
+    pub depth: u8,
+}
+
 /// What is called when a queue is woken: how `poll` and `epoll` wait in many queues at once.
 pub trait WakeCallback: Send + Sync {
-    /// The queue was woken; `key` says what became possible (bits of `poll(2)`; 0: not known).
-    /// Called under a lock and perhaps in an interrupt: may wake threads, may not sleep, and may
-    /// not add or remove callbacks.
-    fn woken(&self, key: u32);
+    /// The queue was woken. Called under a lock and perhaps in an interrupt: may wake threads, may
+    /// not sleep, and may not add or remove callbacks. A callback that wakes another queue with
+    /// callbacks does so by [`WaitQueue::wake_nested`]. Returns whether somebody takes what there
+    /// is: then an exclusive callback uses the wake-up up.
+    fn woken(&self, wake: Wake) -> bool;
 }
 
 /// A callback on a queue.
 struct Entry {
     link: Link,
+    /// Which keys it is called for.
+    mask: u32,
+    exclusive: bool,
     callback: KArc<dyn WakeCallback>,
 }
 
@@ -346,14 +359,26 @@ impl WaitQueue {
         self.wake_with(usize::MAX, key);
     }
 
+    /// As [`wake_key`](Self::wake_key), from a callback that was called with `wake`; `key` is what
+    /// became possible here.
+    pub fn wake_nested(&self, wake: Wake, key: u32) {
+        let woken = self.threads.wake(1);
+        self.call(Wake { key, depth: wake.depth.saturating_add(1) }, 1usize.saturating_sub(woken));
+    }
+
     #[inline]
     fn wake_with(&self, exclusive: usize, key: u32) {
         // The barrier in `wake` orders the look at the callbacks too.
-        self.threads.wake(exclusive);
+        let woken = self.threads.wake(exclusive);
+        self.call(Wake { key, depth: 0 }, exclusive.saturating_sub(woken));
+    }
+
+    #[inline]
+    fn call(&self, wake: Wake, exclusive: usize) {
         if let Some(callbacks) = self.callbacks.get()
             && callbacks.count.load(Ordering::Relaxed) != 0
         {
-            callbacks.call(key);
+            callbacks.call(wake, exclusive);
         }
     }
 
@@ -362,10 +387,12 @@ impl WaitQueue {
         self.threads.has_waiters() || self.callbacks.get().is_some_and(|c| c.count.load(Ordering::Relaxed) != 0)
     }
 
-    /// Hangs a callback on the queue until the registration is dropped. The caller looks at its
-    /// condition after this. Fails without memory.
-    pub fn add_callback(&self, callback: KArc<dyn WakeCallback>) -> Result<Registration> {
-        let entry = KArc::try_new(Entry { link: Link::new(), callback })?;
+    /// Hangs a callback on the queue until the registration is dropped; it is called for wake-ups
+    /// whose key is not known or has a bit of `mask`. Of `exclusive` ones a wake-up calls only as
+    /// many as it wakes threads that wait exclusively. The caller looks at its condition after
+    /// this. Fails without memory.
+    pub fn add_callback(&self, callback: KArc<dyn WakeCallback>, mask: u32, exclusive: bool) -> Result<Registration> {
+        let entry = KArc::try_new(Entry { link: Link::new(), mask, exclusive, callback })?;
         let callbacks = match self.callbacks.get() {
             Some(callbacks) => callbacks,
             None => {
@@ -376,8 +403,8 @@ impl WaitQueue {
         };
         {
             let mut list = callbacks.list.lock_irq();
-            // A new entry is on no list.
-            let _ = list.push_back(entry.clone());
+            // A new entry is on no list. Those that are called in any case come first.
+            let _ = if exclusive { list.push_back(entry.clone()) } else { list.push_front(entry.clone()) };
             callbacks.count.store(list.len() as u32, Ordering::Relaxed);
         }
         // Pairs with the fence in `ThreadQueue::wake`.
@@ -393,10 +420,17 @@ impl Default for WaitQueue {
 }
 
 impl Callbacks {
-    fn call(&self, key: u32) {
-        let list = self.list.lock_irq();
+    #[inline(never)]
+    fn call(&self, wake: Wake, mut exclusive: usize) {
+        // A callback of an epoll that is watched by another wakes that one's queue.
+        let list = self.list.lock_irq_nested(wake.depth);
         for entry in &*list {
-            entry.callback.woken(key);
+            if entry.exclusive && exclusive == 0 {
+                break;
+            }
+            if (wake.key == 0 || wake.key & entry.mask != 0) && entry.callback.woken(wake) && entry.exclusive {
+                exclusive -= 1;
+            }
         }
     }
 }

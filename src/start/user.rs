@@ -41,6 +41,7 @@ fn vfs_init() -> Result {
     tmpfs::init()?;
     procfs::init()?;
     ipc::init();
+    event::init()?;
     Ok(())
 }
 

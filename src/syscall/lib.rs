@@ -16,6 +16,7 @@
 mod args;
 mod attrs;
 mod dirs;
+mod events;
 mod fds;
 mod futexes;
 mod ids;

@@ -1,13 +1,13 @@
 //! Waiting for files (`poll(2)`, `select(2)`).
 
 use abi::{Errno, Nanos, Result, UserAddr, raw::general as g};
-use arch::user::{SigsetArg, UserPtr, UserSlice};
-use kalloc::{KBytes, KVec};
+use arch::user::{SigsetArg, UserPtr};
+use kalloc::KVec;
 use process::{Personality, Task, signal::calls};
-use vfs::{Fd, PollEntry, PollEvents, poll_files};
+use vfs::{PollEvents, PollFd, poll_files};
 
 /// A relative timeout as a point on the monotonic clock; zero stays zero ("do not wait").
-fn deadline(timeout: UserPtr<g::__kernel_timespec>) -> Result<Option<Nanos>> {
+pub(crate) fn deadline(timeout: UserPtr<g::__kernel_timespec>) -> Result<Option<Nanos>> {
     if timeout.is_null() {
         return Ok(None);
     }
@@ -39,10 +39,16 @@ fn masked<T>(task: &Task, mask: UserPtr<u64>, size: usize, wait: impl FnOnce() -
     }
 }
 
-fn entry(task: &Task, fd: i32, events: u32) -> PollEntry {
-    match Fd::from_raw(fd).and_then(|fd| task.file(fd)) {
-        Ok(file) => PollEntry { file: Some(file), events: PollEvents::from_bits_truncate(events), revents: PollEvents::empty() },
-        Err(_) => PollEntry { file: None, events: PollEvents::empty(), revents: PollEvents::NVAL },
+/// Entries that a call may have without the heap.
+const FEW: usize = 16;
+
+/// Lends `f` an array of `n` entries.
+fn with_entries<R>(n: usize, f: impl FnOnce(&mut [PollFd]) -> Result<R>) -> Result<R> {
+    let none = PollFd { fd: -1, events: 0, revents: 0 };
+    let mut few = [none; FEW];
+    match few.get_mut(..n) {
+        Some(entries) => f(entries),
+        None => f(&mut KVec::try_from_elem(none, n)?),
     }
 }
 
@@ -51,23 +57,15 @@ pub fn ppoll(task: &Task, fds: UserPtr<g::pollfd>, count: u32, timeout: UserPtr<
     if u64::from(count) > task.process().limit(g::RLIMIT_NOFILE) {
         return Err(Errno::EINVAL);
     }
-    let none = g::pollfd { fd: 0, events: 0, revents: 0 };
-    let mut raw = KVec::try_from_elem(none, count as usize)?;
-    fds.read_slice(&mut raw)?;
-    let mut entries: KVec<PollEntry> = KVec::try_with_capacity(count as usize)?;
-    for p in raw.iter() {
-        // A negative descriptor is skipped: it reports nothing.
-        let skipped = PollEntry { file: None, events: PollEvents::empty(), revents: PollEvents::empty() };
-        entries.try_push(if p.fd < 0 { skipped } else { entry(task, p.fd, p.events as u16 as u32) })?;
-    }
-    let result = masked(task, mask, size, || poll_files(&mut entries, until));
-    write_rest(task, timeout, until);
-    let ready = result?;
-    for (p, e) in raw.iter_mut().zip(entries.iter()) {
-        p.revents = e.revents.bits() as i16;
-    }
-    fds.write_slice(&raw)?;
-    Ok(ready)
+    with_entries(count as usize, |entries| {
+        fds.read_slice(entries)?;
+        let files = task.files()?;
+        let result = masked(task, mask, size, || poll_files(&files, entries, until));
+        write_rest(task, timeout, until);
+        let ready = result?;
+        fds.write_slice(entries)?;
+        Ok(ready)
+    })
 }
 
 /// What makes a descriptor count as readable, writable, exceptional (`select(2)`, NOTES).
@@ -76,81 +74,125 @@ const READ: PollEvents =
 const WRITE: PollEvents = PollEvents::OUT.union(PollEvents::WRNORM).union(PollEvents::WRBAND).union(PollEvents::ERR);
 const EXCEPT: PollEvents = PollEvents::PRI;
 
-/// A bit set of descriptors in user memory.
-struct FdSet {
-    at: UserAddr,
-    bits: KBytes,
+/// The three sets of select(2), in words of 64 descriptors: read, write, exceptional.
+struct Sets {
+    at: [UserAddr; 3],
+    words: KVec<[u64; 3]>,
 }
 
-impl FdSet {
-    fn read(at: UserAddr, bytes: usize) -> Result<Self> {
-        let mut bits = KBytes::try_from_elem(0, bytes)?;
-        if !at.is_null() {
-            UserSlice::new(at, bytes).read_into(&mut bits)?;
+impl Sets {
+    /// Most words that one copy moves.
+    const CHUNK: usize = 16;
+
+    fn read(at: [UserAddr; 3], n: usize) -> Result<Self> {
+        let mut words = KVec::try_from_elem([0; 3], n.div_ceil(64))?;
+        let mut chunk = [0; Self::CHUNK];
+        for (set, &at) in at.iter().enumerate().filter(|(_, at)| !at.is_null()) {
+            for (i, part) in words.chunks_mut(Self::CHUNK).enumerate() {
+                let chunk = chunk.get_mut(..part.len()).ok_or(Errno::EINVAL)?;
+                UserPtr::<u64>::new(at.add((i * Self::CHUNK * 8) as u64)).read_slice(chunk)?;
+                for (word, bits) in part.iter_mut().zip(chunk) {
+                    if let Some(w) = word.get_mut(set) {
+                        *w = *bits;
+                    }
+                }
+            }
         }
-        Ok(Self { at, bits })
-    }
-    fn has(&self, fd: usize) -> bool {
-        self.bits.get(fd / 8).is_some_and(|b| b >> (fd % 8) & 1 != 0)
-    }
-    fn clear(&mut self) {
-        self.bits.fill(0);
-    }
-    fn set(&mut self, fd: usize) {
-        if let Some(b) = self.bits.get_mut(fd / 8) {
-            *b |= 1 << (fd % 8);
+        // What is at and beyond `n` in the last word is not asked for.
+        if let (Some(last), rest @ 1..) = (words.last_mut(), n % 64) {
+            for w in last {
+                *w &= (1 << rest) - 1;
+            }
         }
+        Ok(Self { at, words })
     }
+
     fn write(&self) -> Result {
-        if self.at.is_null() { Ok(()) } else { UserSlice::new(self.at, self.bits.len()).write_from(&self.bits) }
+        let mut chunk = [0; Self::CHUNK];
+        for (set, &at) in self.at.iter().enumerate().filter(|(_, at)| !at.is_null()) {
+            for (i, part) in self.words.chunks(Self::CHUNK).enumerate() {
+                let chunk = chunk.get_mut(..part.len()).ok_or(Errno::EINVAL)?;
+                for (word, bits) in part.iter().zip(chunk.iter_mut()) {
+                    *bits = word.get(set).copied().unwrap_or(0);
+                }
+                UserPtr::<u64>::new(at.add((i * Self::CHUNK * 8) as u64)).write_slice(chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Descriptors in any of the sets.
+    fn count(&self) -> usize {
+        self.words.iter().map(|[r, w, e]| (r | w | e).count_ones() as usize).sum()
+    }
+
+    /// The descriptors with what is asked of each.
+    fn fill(&self, entries: &mut [PollFd]) {
+        let mut entries = entries.iter_mut();
+        for (i, &[r, w, e]) in self.words.iter().enumerate() {
+            let mut left = r | w | e;
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                left &= left - 1;
+                let mut events = 0;
+                for (set, want) in [(r, READ), (w, WRITE), (e, EXCEPT)] {
+                    events |= if set >> bit & 1 != 0 { want.bits() } else { 0 };
+                }
+                if let Some(entry) = entries.next() {
+                    *entry = PollFd { fd: (i * 64) as i32 + bit as i32, events: events as i16, revents: 0 };
+                }
+            }
+        }
+    }
+
+    /// Keeps of what was asked for that which is ready; returns how many answers that makes.
+    fn keep(&mut self, entries: &[PollFd]) -> usize {
+        let mut entries = entries.iter();
+        let mut total = 0;
+        for word in self.words.iter_mut() {
+            let [r, w, e] = *word;
+            let mut left = r | w | e;
+            *word = [0; 3];
+            while left != 0 {
+                let bit = left & left.wrapping_neg();
+                left &= left - 1;
+                let Some(entry) = entries.next() else { return total };
+                let has = PollEvents::from_bits_retain(u32::from(entry.revents as u16));
+                if has.is_empty() {
+                    continue;
+                }
+                for ((out, asked), want) in word.iter_mut().zip([r, w, e]).zip([READ, WRITE, EXCEPT]) {
+                    if asked & bit != 0 && has.intersects(want) {
+                        *out |= bit;
+                        total += 1;
+                    }
+                }
+            }
+        }
+        total
     }
 }
 
 pub fn pselect6(task: &Task, n: i32, read: UserAddr, write: UserAddr, except: UserAddr, timeout: UserPtr<g::__kernel_timespec>, mask: UserPtr<SigsetArg>) -> Result<usize> {
     let until = deadline(timeout)?;
     let n = usize::try_from(n).map_err(|_| Errno::EINVAL)?;
-    let n = n.min(task.process().limit(g::RLIMIT_NOFILE) as usize);
-    // Sets are arrays of 64-bit words.
-    let bytes = n.div_ceil(64) * 8;
-    let mut sets = [FdSet::read(read, bytes)?, FdSet::read(write, bytes)?, FdSet::read(except, bytes)?];
-    let mut entries: KVec<PollEntry> = KVec::new();
-    let mut numbers: KVec<usize> = KVec::new();
-    let wants = [READ, WRITE, EXCEPT];
-    for fd in 0..n {
-        let mut events = PollEvents::empty();
-        for (set, want) in sets.iter().zip(wants) {
-            if set.has(fd) {
-                events |= want;
+    let files = task.files()?;
+    let n = n.min(files.size());
+    let mut sets = Sets::read([read, write, except], n)?;
+    with_entries(sets.count(), |entries| {
+        sets.fill(entries);
+        let arg = if mask.is_null() { SigsetArg::default() } else { mask.read()? };
+        let result = masked(task, UserPtr::new(UserAddr(arg.mask)), arg.size as usize, || {
+            let ready = poll_files(&files, entries, until)?;
+            if ready > 0 && entries.iter().any(|e| e.revents as u32 & g::POLLNVAL != 0) {
+                return Err(Errno::EBADF);
             }
-        }
-        if !events.is_empty() {
-            let file = task.file(Fd::from_raw(fd as i32)?)?;
-            entries.try_push(PollEntry { file: Some(file), events, revents: PollEvents::empty() })?;
-            numbers.try_push(fd)?;
-        }
-    }
-    let arg = if mask.is_null() { SigsetArg::default() } else { mask.read()? };
-    let result = masked(task, UserPtr::new(UserAddr(arg.mask)), arg.size as usize, || poll_files(&mut entries, until));
-    write_rest(task, timeout, until);
-    result?;
-    let mut asked = KVec::new();
-    for fd in numbers.iter() {
-        asked.try_push([sets[0].has(*fd), sets[1].has(*fd), sets[2].has(*fd)])?;
-    }
-    for set in &mut sets {
-        set.clear();
-    }
-    let mut total = 0;
-    for ((fd, e), asked) in numbers.iter().zip(entries.iter()).zip(asked.iter()) {
-        for ((set, want), asked) in sets.iter_mut().zip(wants).zip(asked) {
-            if *asked && e.revents.intersects(want) {
-                set.set(*fd);
-                total += 1;
-            }
-        }
-    }
-    for set in &sets {
-        set.write()?;
-    }
-    Ok(total)
+            Ok(ready)
+        });
+        write_rest(task, timeout, until);
+        result?;
+        let total = sets.keep(entries);
+        sets.write()?;
+        Ok(total)
+    })
 }

@@ -5,7 +5,7 @@
 use crate::{
     Handler,
     args::{DirFd, FromWord, IntoReturn, UserPath},
-    attrs, dirs, fds, futexes, ids, io, memory, mounts, poll, processes, signals, system, times, tracing,
+    attrs, dirs, events, fds, futexes, ids, io, memory, mounts, poll, processes, signals, system, times, tracing,
 };
 use abi::{UserAddr, raw::general as nr};
 use arch::user::UserPtr;
@@ -120,6 +120,14 @@ calls! {
     __NR_pivot_root => mounts::pivot_root(UserPath, UserPath),
     __NR_ppoll => poll::ppoll(UserPtr<nr::pollfd>, u32, UserPtr<nr::__kernel_timespec>, UserPtr<u64>, usize),
     __NR_pselect6 => poll::pselect6(i32, UserAddr, UserAddr, UserAddr, UserPtr<nr::__kernel_timespec>, UserPtr<arch::user::SigsetArg>),
+    __NR_eventfd2 => events::eventfd2(u32, u32),
+    __NR_timerfd_create => events::timerfd_create(u32, u32),
+    __NR_timerfd_settime => events::timerfd_settime(i32, u32, UserPtr<[nr::__kernel_timespec; 2]>, UserPtr<[nr::__kernel_timespec; 2]>),
+    __NR_timerfd_gettime => events::timerfd_gettime(Fd, UserPtr<[nr::__kernel_timespec; 2]>),
+    __NR_epoll_create1 => events::epoll_create1(u32),
+    __NR_epoll_ctl => events::epoll_ctl(i32, u32, i32, UserPtr<[u64; 2]>),
+    __NR_epoll_pwait => events::epoll_pwait(i32, UserAddr, i32, i32, UserPtr<u64>, usize),
+    __NR_epoll_pwait2 => events::epoll_pwait2(i32, UserAddr, i32, UserPtr<nr::__kernel_timespec>, UserPtr<u64>, usize),
     __NR_mmap => memory::mmap(UserAddr, u64, u32, u32, i32, u64),
     __NR_munmap => memory::munmap(UserAddr, u64),
     __NR_mprotect => memory::mprotect(UserAddr, u64, u32),

@@ -69,7 +69,9 @@ fn set(task: &Task, now: Nanos) -> Result {
     if !task.with_cred(|c| c.capable(Cap::SYS_TIME))? {
         return Err(Errno::EPERM);
     }
-    time::set_realtime(now)
+    time::set_realtime(now)?;
+    event::timerfd::clock_was_set();
+    Ok(())
 }
 
 pub fn clock_getres(task: &Task, id: i32, out: UserPtr<Timespec>) -> Result {

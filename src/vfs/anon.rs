@@ -1,9 +1,10 @@
-//! Inodes of nameless objects: pipes, eventfds and their like, in one internal file system.
+//! Inodes of nameless objects: pipes, eventfds and their like, in one internal file system. What
+//! is nothing but a descriptor (eventfd, epoll) shares one inode of no type, as on Linux.
 
-use crate::{Inode, InodeOps, NewInode, Statfs, SuperBlock, SuperOps};
+use crate::{Credentials, FileOps, Inode, InodeOps, NewInode, OpenFile, Statfs, SuperBlock, SuperOps};
 use abi::{DevNum, Mode, Result};
 use core::any::Any;
-use kalloc::{KArc, kbox_dyn, karc_dyn};
+use kalloc::{KArc, KBox, karc_dyn, kbox_dyn};
 use sync::Once;
 
 const ANON_INODE_FS_MAGIC: u64 = abi::raw::general::ANON_INODE_FS_MAGIC as u64;
@@ -61,4 +62,12 @@ pub fn inode(mode: Mode, uid: u32, gid: u32) -> Result<KArc<Inode>> {
     let a = anon()?;
     let new = NewInode { ino: a.sb.alloc_ino(), mode, uid, gid, rdev: DevNum::default(), nlink: 1, size: 0, cache: None };
     Inode::new(&a.sb, new, a.ops.clone())
+}
+
+/// An open file of what is only a descriptor. `name` is what /proc/PID/fd shows:
+/// `anon_inode:[eventfd]`.
+pub fn file(name: &str, ops: KBox<dyn FileOps>, flags: u32, cred: &KArc<Credentials>) -> Result<KArc<OpenFile>> {
+    static SHARED: Once<KArc<Inode>> = Once::new();
+    let shared = SHARED.try_call_once(|| inode(Mode(0o600), 0, 0))?;
+    OpenFile::anonymous(name.as_bytes(), shared.clone(), ops, flags, cred)
 }

@@ -39,3 +39,5 @@ pub static FILE_LOCKS: LockClass = LockClass::new("vfs.file_locks", 1150);
 pub static REGISTRY: LockClass = LockClass::new("vfs.registry", 1160);
 /// Spin: the random generator's state.
 pub static RANDOM: LockClass = LockClass::new("vfs.random", 1170);
+/// Spin: who is told when an open file is closed.
+pub static WATCHERS: LockClass = LockClass::new("vfs.watchers", 1146);

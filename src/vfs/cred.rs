@@ -41,6 +41,7 @@ caps! {
     LEASE = CAP_LEASE,
     AUDIT_CONTROL = CAP_AUDIT_CONTROL,
     SYSLOG = CAP_SYSLOG,
+    WAKE_ALARM = CAP_WAKE_ALARM,
 }
 
 /// The five capability sets of a thread, a bit per capability.

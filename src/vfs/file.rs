@@ -51,6 +51,10 @@ pub trait FileOps: Send + Sync {
     fn can_seek(&self) -> bool {
         true
     }
+    /// Whether `lseek(2)` leaves such a file where it is instead of giving ESPIPE.
+    fn ignores_seek(&self) -> bool {
+        false
+    }
     /// Where `lseek(2)` leads. `pos` is the current position.
     fn seek(&self, f: &OpenFile, pos: u64, offset: i64, whence: u32) -> Result<u64> {
         generic_seek(f, pos, offset, whence, f.inode.size())
@@ -64,6 +68,7 @@ pub trait FileOps: Send + Sync {
         Err(Errno::ENOTTY)
     }
     /// What can be done now without blocking; registers where a change will be announced.
+    /// Must not wait for anything: many files are asked one after the other.
     fn poll(&self, f: &OpenFile, table: &mut PollTable<'_>) -> PollEvents {
         PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
     }
@@ -138,6 +143,8 @@ pub struct OpenFile {
     pub(crate) lock_marks: AtomicU32,
     /// Unique number: identity of the owner of flock and OFD locks.
     pub(crate) serial: u64,
+    /// Who is told when the last descriptor is gone.
+    pub(crate) watchers: crate::watch::Watchers,
 }
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -171,6 +178,7 @@ impl OpenFile {
             writer: counts.take_writer(),
             lock_marks: AtomicU32::new(0),
             serial: SERIAL.fetch_add(1, Relaxed),
+            watchers: crate::watch::Watchers::new(),
         })?)
     }
 
@@ -185,6 +193,11 @@ impl OpenFile {
         inode.set_flag(I_PRIVATE);
         let path = anonymous_path(name, inode)?;
         Self::new(path, ops, flags, cred, Counts::none())
+    }
+
+    /// The number that no other open file has or will have.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Another open file on the same anonymous path: the second end of a pipe.
@@ -310,11 +323,11 @@ impl OpenFile {
         if self.is_path_only() {
             return Err(Errno::EBADF);
         }
-        if !self.ops.can_seek() {
-            return Err(Errno::ESPIPE);
-        }
         if whence > g::SEEK_MAX {
             return Err(Errno::EINVAL);
+        }
+        if !self.ops.can_seek() {
+            return if self.ops.ignores_seek() { Ok(0) } else { Err(Errno::ESPIPE) };
         }
         let _turn = self.turn.lock();
         let new = self.ops.seek(self, self.pos.load(Relaxed), offset, whence)?;
@@ -444,6 +457,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        self.watchers.closed();
         if !self.is_path_only() {
             self.ops.release(self);
         }

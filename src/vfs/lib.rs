@@ -47,6 +47,7 @@ pub mod random;
 mod stamp;
 pub mod superblock;
 pub mod sysctl;
+mod watch;
 
 pub use attr::{
     Kstat, SetAttr, SetTime, access, chmod, chown, ftruncate, get_xattr, list_xattr, remove_xattr, set_xattr, stat,
@@ -66,6 +67,7 @@ pub use open::{Executable, FifoOpener, OPEN_FLAGS, OpenHow, open, open_exec, ope
 pub use ops::{link, mkdir, mknod, readlink, rename, rmdir, symlink, unlink};
 pub use path::{FsContext, Path, PathText, Roots, chdir, chroot, d_path, getcwd};
 pub use permission::{MAY_EXEC, MAY_READ, MAY_WRITE, init_owner};
-pub use poll::{PollEntry, PollEvents, PollTable, poll_files};
+pub use poll::{PollEvents, PollFd, PollTable, poll_files};
 pub use stamp::Time;
+pub use watch::{FileWatch, FileWatcher};
 pub use superblock::{FileSystem, MountRequest, Statfs, SuperBlock, find_filesystem, options, register_filesystem};

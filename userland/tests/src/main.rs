@@ -15,7 +15,9 @@ mod cpu;
 mod crowds;
 mod dirs;
 mod elf;
+mod epoll;
 mod entry;
+mod events;
 mod exec;
 mod faults;
 mod fcntl;
@@ -55,6 +57,8 @@ const GROUPS: &[&[Case]] = &[
     fcntl::CASES,
     pipes::CASES,
     poll::CASES,
+    events::CASES,
+    epoll::CASES,
     memory::CASES,
     mlock::CASES,
     faults::CASES,

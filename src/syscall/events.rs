@@ -1,0 +1,87 @@
+//! Descriptors that stand for events (`eventfd(2)`, `timerfd_create(2)`, `epoll(7)`).
+
+use crate::poll::deadline;
+use abi::{Errno, Nanos, Result, UserAddr, raw::general as g};
+use arch::user::UserPtr;
+use event::{
+    epoll, eventfd,
+    timerfd::{self, Setting},
+};
+use process::{Task, signal::calls};
+use vfs::Fd;
+
+fn install(task: &Task, file: kalloc::KArc<vfs::OpenFile>, cloexec: bool) -> Result<Fd> {
+    task.files()?.install(file, cloexec, 0, task.process().limit(g::RLIMIT_NOFILE))
+}
+
+pub fn eventfd2(task: &Task, count: u32, flags: u32) -> Result<Fd> {
+    install(task, eventfd::create(count, flags, &task.cred()?)?, flags & g::EFD_CLOEXEC != 0)
+}
+
+pub fn timerfd_create(task: &Task, clock: u32, flags: u32) -> Result<Fd> {
+    install(task, timerfd::create(clock, flags, &task.cred()?)?, flags & g::TFD_CLOEXEC != 0)
+}
+
+type TimerSpec = UserPtr<[g::__kernel_timespec; 2]>;
+
+fn to_words(s: Setting) -> [g::__kernel_timespec; 2] {
+    [s.interval.to_timespec(), s.value.to_timespec()]
+}
+
+pub fn timerfd_settime(task: &Task, fd: i32, flags: u32, new: TimerSpec, old: TimerSpec) -> Result {
+    let [interval, value] = new.read()?;
+    let time = |t| Nanos::from_timespec(t).ok_or(Errno::EINVAL);
+    let new = Setting { interval: time(&interval)?, value: time(&value)? };
+    if flags & !(g::TFD_TIMER_ABSTIME | g::TFD_TIMER_CANCEL_ON_SET) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let file = task.files()?.get_file(Fd::from_raw(fd)?)?;
+    let (before, done) = timerfd::set(&file, flags, new)?;
+    done?;
+    if old.is_null() { Ok(()) } else { old.write(to_words(before)) }
+}
+
+pub fn timerfd_gettime(task: &Task, fd: Fd, out: TimerSpec) -> Result {
+    let file = task.files()?.get_file(fd)?;
+    out.write(to_words(timerfd::get(&file)?))
+}
+
+pub fn epoll_create1(task: &Task, flags: u32) -> Result<Fd> {
+    install(task, epoll::create(flags, &task.cred()?)?, flags & g::EPOLL_CLOEXEC != 0)
+}
+
+pub fn epoll_ctl(task: &Task, fd: i32, op: u32, target: i32, event: UserPtr<[u64; 2]>) -> Result {
+    let event = if op == g::EPOLL_CTL_DEL { epoll::Event::default() } else { epoll::Event::from_words(event.read()?) };
+    let files = task.files()?;
+    let file = files.get_file(Fd::from_raw(fd)?)?;
+    let target = Fd::from_raw(target)?;
+    epoll::control(&file, op, target.0, &files.get_file(target)?, event)
+}
+
+/// The wait of both calls, with the temporary signal mask in place. A wait that a signal ended is
+/// never restarted; the mask stays until the handler's frame is built.
+fn wait(task: &Task, fd: i32, out: UserAddr, max: i32, until: Option<Nanos>, mask: UserPtr<u64>, size: usize) -> Result<usize> {
+    calls::set_temporary_mask(task, mask, size)?;
+    let result = epoll::check_wait(out, max).and_then(|()| {
+        let file = task.files()?.get_file(Fd::from_raw(fd)?)?;
+        epoll::wait(&file, out, max, until)
+    });
+    if !mask.is_null() && result != Err(Errno::EINTR) {
+        calls::drop_temporary_mask(task);
+    }
+    result
+}
+
+pub fn epoll_pwait(task: &Task, fd: i32, out: UserAddr, max: i32, timeout: i32, mask: UserPtr<u64>, size: usize) -> Result<usize> {
+    let until = match u64::try_from(timeout) {
+        Err(_) => None,
+        Ok(0) => Some(Nanos::ZERO),
+        Ok(ms) => Some(time::monotonic().saturating_add(Nanos::from_millis(ms))),
+    };
+    wait(task, fd, out, max, until, mask, size)
+}
+
+pub fn epoll_pwait2(task: &Task, fd: i32, out: UserAddr, max: i32, timeout: UserPtr<g::__kernel_timespec>, mask: UserPtr<u64>, size: usize) -> Result<usize> {
+    let until = deadline(timeout)?;
+    wait(task, fd, out, max, until, mask, size)
+}

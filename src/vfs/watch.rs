@@ -1,0 +1,68 @@
+//! Who wants to know when an open file is closed for good, without keeping it open: epoll, which
+//! forgets a file then (`epoll(7)`, "Will closing a file descriptor cause it to be removed").
+
+use crate::{OpenFile, class};
+use abi::Result;
+use collections::{ArcList, Link};
+use kalloc::KArc;
+use sync::{Once, SpinLock};
+
+/// Told when the last descriptor of a file is gone.
+pub trait FileWatcher: Send + Sync {
+    /// The file is being closed; its address is not another's yet. May sleep.
+    fn file_closed(&self);
+}
+
+struct Entry {
+    link: Link,
+    watcher: KArc<dyn FileWatcher>,
+}
+
+collections::link_field!(EntryLink: Entry => link);
+
+struct List(SpinLock<ArcList<EntryLink>>);
+
+/// The watchers of a file; made with the first one.
+pub(crate) struct Watchers(Once<KArc<List>>);
+
+/// A watcher that is told until this is dropped.
+pub struct FileWatch {
+    list: KArc<List>,
+    entry: KArc<Entry>,
+}
+
+impl Drop for FileWatch {
+    fn drop(&mut self) {
+        let removed = self.list.0.lock().remove(&self.entry);
+        drop(removed);
+    }
+}
+
+impl Watchers {
+    pub(crate) const fn new() -> Self {
+        Self(Once::new())
+    }
+
+    /// Tells everybody.
+    #[inline]
+    pub(crate) fn closed(&self) {
+        if let Some(list) = self.0.get() {
+            loop {
+                let Some(first) = list.0.lock().pop_front() else { break };
+                first.watcher.file_closed();
+            }
+        }
+    }
+}
+
+impl OpenFile {
+    /// Tells `watcher` when this file is closed for good, until the result is dropped. ENOMEM.
+    pub fn watch(&self, watcher: KArc<dyn FileWatcher>) -> Result<FileWatch> {
+        let entry = KArc::try_new(Entry { link: Link::new(), watcher })?;
+        let new = || KArc::try_new(List(SpinLock::new(ArcList::new(), &class::WATCHERS)));
+        let list = self.watchers.0.try_call_once(new)?.clone();
+        // A new entry is on no list.
+        let _ = list.0.lock().push_back(entry.clone());
+        Ok(FileWatch { list, entry })
+    }
+}
