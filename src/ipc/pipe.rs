@@ -126,7 +126,8 @@ impl Pipe {
                 step
             };
             first = false;
-            if was_empty && done > 0 {
+            // Who watches for edges is told of every write.
+            if done > 0 && (was_empty || self.read_queue.has_waiters()) {
                 self.read_queue.wake_all_key(PollEvents::READABLE.bits());
             }
             let outcome = match step {

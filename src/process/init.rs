@@ -54,7 +54,7 @@ pub struct InitOptions<'a> {
 /// Makes the namespaces and PID 1, a process that still runs in the kernel. `main` is what its
 /// thread runs; it ends in [`start_user`].
 pub fn create(mounts: KArc<MountNamespace>, fs: KArc<FsContext>, max_threads: u64, main: impl FnOnce() + Send + 'static) -> Result<KArc<sched::Thread>> {
-    let ns = KArc::try_new(Namespaces { pid: PidNamespace::try_new()?, uts: UtsNamespace::try_new()?, mount: mounts })?;
+    let ns = KArc::try_new(Namespaces { pid: PidNamespace::try_new()?, uts: UtsNamespace::try_new()?, mount: mounts, net: net::NetNamespace::try_new()? })?;
     *STATE.lock() = Some(Root { ns: ns.clone(), init: None });
     let pid = PidNamespace::alloc(&ns.pid)?;
     let session = Session::try_new(pid.clone())?;

@@ -73,5 +73,9 @@ pub fn exit_work(regs: &mut arch::UserRegs, flags: u32) {
 
 /// Prepares what the first process needs, and the files of /proc that have to do with exec.
 pub fn prepare() -> Result {
+    net::set_caller(|| {
+        let ids = |t: &Task| t.with_cred(|c| net::Ids { pid: t.process().id(), uid: c.euid, gid: c.egid });
+        with_current(ids).and_then(Result::ok).unwrap_or_default()
+    });
     exec::init()
 }

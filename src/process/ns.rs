@@ -64,4 +64,5 @@ pub struct Namespaces {
     pub pid: KArc<PidNamespace>,
     pub uts: KArc<UtsNamespace>,
     pub mount: KArc<MountNamespace>,
+    pub net: KArc<net::NetNamespace>,
 }

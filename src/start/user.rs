@@ -42,6 +42,7 @@ fn vfs_init() -> Result {
     procfs::init()?;
     ipc::init();
     event::init()?;
+    net::init()?;
     Ok(())
 }
 

@@ -40,7 +40,7 @@ fn counted_write(task: &Task, result: Result<usize>) -> Result<usize> {
     with_signal(task, result)
 }
 
-fn slice(addr: UserAddr, len: usize) -> Result<UserSlice> {
+pub(crate) fn slice(addr: UserAddr, len: usize) -> Result<UserSlice> {
     // A count beyond SSIZE_MAX is beyond user space too, which Linux looks at first.
     if !addr.range_ok(len as u64) {
         return Err(Errno::EFAULT);

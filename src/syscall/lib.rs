@@ -26,6 +26,7 @@ mod mounts;
 mod poll;
 mod processes;
 mod signals;
+mod sockets;
 mod system;
 mod table;
 mod tracing;

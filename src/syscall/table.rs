@@ -5,7 +5,7 @@
 use crate::{
     Handler,
     args::{DirFd, FromWord, IntoReturn, UserPath},
-    attrs, dirs, events, fds, futexes, ids, io, memory, mounts, poll, processes, signals, system, times, tracing,
+    attrs, dirs, events, fds, futexes, ids, io, memory, mounts, poll, processes, signals, sockets, system, times, tracing,
 };
 use abi::{UserAddr, raw::general as nr};
 use arch::user::UserPtr;
@@ -128,6 +128,24 @@ calls! {
     __NR_epoll_ctl => events::epoll_ctl(i32, u32, i32, UserPtr<[u64; 2]>),
     __NR_epoll_pwait => events::epoll_pwait(i32, UserAddr, i32, i32, UserPtr<u64>, usize),
     __NR_epoll_pwait2 => events::epoll_pwait2(i32, UserAddr, i32, UserPtr<nr::__kernel_timespec>, UserPtr<u64>, usize),
+    __NR_socket => sockets::socket(u32, u32, u32),
+    __NR_socketpair => sockets::socketpair(u32, u32, u32, UserPtr<[i32; 2]>),
+    __NR_bind => sockets::bind(i32, UserAddr, i32),
+    __NR_listen => sockets::listen(i32, u32),
+    __NR_accept => sockets::accept(i32, UserAddr, UserPtr<i32>),
+    __NR_accept4 => sockets::accept4(i32, UserAddr, UserPtr<i32>, u32),
+    __NR_connect => sockets::connect(i32, UserAddr, i32),
+    __NR_getsockname => sockets::getsockname(i32, UserAddr, UserPtr<i32>),
+    __NR_getpeername => sockets::getpeername(i32, UserAddr, UserPtr<i32>),
+    __NR_sendto => sockets::sendto(i32, UserAddr, usize, u32, UserAddr, i32),
+    __NR_recvfrom => sockets::recvfrom(i32, UserAddr, usize, u32, UserAddr, UserPtr<i32>),
+    __NR_setsockopt => sockets::setsockopt(i32, u32, u32, UserAddr, i32),
+    __NR_getsockopt => sockets::getsockopt(i32, u32, u32, UserAddr, UserPtr<i32>),
+    __NR_shutdown => sockets::shutdown(i32, u32),
+    __NR_sendmsg => sockets::sendmsg(i32, UserAddr, u32),
+    __NR_recvmsg => sockets::recvmsg(i32, UserAddr, u32),
+    __NR_sendmmsg => sockets::sendmmsg(i32, UserAddr, u32, u32),
+    __NR_recvmmsg => sockets::recvmmsg(i32, UserAddr, u32, u32, UserPtr<nr::__kernel_timespec>),
     __NR_mmap => memory::mmap(UserAddr, u64, u32, u32, i32, u64),
     __NR_munmap => memory::munmap(UserAddr, u64),
     __NR_mprotect => memory::mprotect(UserAddr, u64, u32),

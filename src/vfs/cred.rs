@@ -42,6 +42,7 @@ caps! {
     AUDIT_CONTROL = CAP_AUDIT_CONTROL,
     SYSLOG = CAP_SYSLOG,
     WAKE_ALARM = CAP_WAKE_ALARM,
+    NET_ADMIN = CAP_NET_ADMIN,
 }
 
 /// The five capability sets of a thread, a bit per capability.

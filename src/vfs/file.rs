@@ -335,7 +335,7 @@ impl OpenFile {
         Ok(new)
     }
 
-    /// The position (for /proc/PID/fdinfo).
+    /// The position now; without the lock, since /proc/PID/fdinfo of a file may be read by a read.
     pub fn position(&self) -> u64 {
         self.pos.load(Relaxed)
     }

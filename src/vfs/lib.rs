@@ -64,7 +64,7 @@ pub use mm::io::{IoSink, IoSource};
 pub use mount::{Mount, MountArgs, MountNamespace, MountRef, mount, mount_kernel, pivot_root, umount};
 pub use namei::{Lookup, LookupFlags, NAME_MAX, PATH_MAX, lookup};
 pub use open::{Executable, FifoOpener, OPEN_FLAGS, OpenHow, open, open_exec, open_found, set_fifo_opener};
-pub use ops::{link, mkdir, mknod, readlink, rename, rmdir, symlink, unlink};
+pub use ops::{link, mkdir, mknod, mksocket, readlink, rename, rmdir, symlink, unlink};
 pub use path::{FsContext, Path, PathText, Roots, chdir, chroot, d_path, getcwd};
 pub use permission::{MAY_EXEC, MAY_READ, MAY_WRITE, init_owner};
 pub use poll::{PollEvents, PollFd, PollTable, poll_files};

@@ -94,6 +94,18 @@ pub fn mknod(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8], mode: u32, rdev: D
     })
 }
 
+/// Makes a socket's name (`bind(2)`) and gives the place and its inode. EEXIST when it is there.
+pub fn mksocket(cx: &Lookup<'_>, name: &[u8], mode: u32) -> Result<KArc<Inode>> {
+    let mut made = None;
+    create(cx, None, name, false, |_, dir, name| {
+        let mode = Mode(g::S_IFSOCK | mode & Mode::PERMISSIONS & !cx.fs.umask());
+        let inode = dir.ops.mknod(dir, name, mode, DevNum::default(), cx.cred)?;
+        made = Some(inode.clone());
+        Ok(inode)
+    })?;
+    made.ok_or(Errno::ENOENT)
+}
+
 /// `symlink(2)`.
 pub fn symlink(cx: &Lookup<'_>, target: &[u8], at: Option<&Path>, name: &[u8]) -> Result {
     if target.is_empty() {

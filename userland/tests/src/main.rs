@@ -45,6 +45,7 @@ mod signals;
 mod system;
 mod threads;
 mod time;
+mod unix;
 
 use check::{Case, Stop};
 
@@ -59,6 +60,7 @@ const GROUPS: &[&[Case]] = &[
     poll::CASES,
     events::CASES,
     epoll::CASES,
+    unix::CASES,
     memory::CASES,
     mlock::CASES,
     faults::CASES,
