@@ -41,6 +41,7 @@ mod pty;
 mod procpid;
 mod ptrace;
 mod process;
+mod scm;
 mod signals;
 mod system;
 mod threads;
@@ -61,6 +62,7 @@ const GROUPS: &[&[Case]] = &[
     events::CASES,
     epoll::CASES,
     unix::CASES,
+    scm::CASES,
     memory::CASES,
     mlock::CASES,
     faults::CASES,
