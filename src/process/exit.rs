@@ -59,6 +59,7 @@ pub fn exit_thread(task: &Task, status: u32) -> ! {
 pub(crate) fn release_memory(task: &Task) {
     let Some(memory) = task.memory() else { return };
     futex::exit_robust_list(task);
+    futex::exit_locks(task);
     let tid = UserAddr(task.clear_child_tid.swap(0, Ordering::Relaxed));
     if !tid.is_null() && KArc::strong_count(&memory) > 2 {
         // Nobody is left to see it otherwise. A bad address harms nobody but its owner.

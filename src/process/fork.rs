@@ -86,7 +86,7 @@ pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
     let ns = task.ns()?;
 
     let memory = task.memory().ok_or(Errno::EINVAL)?;
-    let memory = if args.has(g::CLONE_VM) { memory } else { KArc::try_new(Memory { space: memory.space.fork()? })? };
+    let memory = if args.has(g::CLONE_VM) { memory } else { KArc::try_new(Memory::fork_of(&memory)?)? };
     let files = task.files()?;
     let files = if args.has(g::CLONE_FILES) { files } else { files.copy()? };
     let fs = task.fs()?;
@@ -156,6 +156,9 @@ pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
     thread.head().set_tls(tls);
     let _ = child.thread.call_once(|| KArc::downgrade(&thread));
 
+    if !args.has(g::CLONE_VM) {
+        crate::rseq::inherit(&child, task, &thread);
+    }
     // What the child reads of its own memory must be there before it runs.
     if args.has(g::CLONE_CHILD_SETTID) {
         let bytes = nr.to_le_bytes();

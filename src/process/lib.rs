@@ -10,6 +10,7 @@
 //! Lock order: see [`task`].
 
 pub mod cred;
+pub mod deadline;
 pub mod exec;
 pub mod exit;
 pub mod fault;
@@ -19,16 +20,19 @@ pub mod init;
 pub mod itimer;
 pub mod kthread;
 pub mod limits;
+pub mod membarrier;
 pub mod ns;
 pub mod personality;
 pub mod pid;
 pub mod proc;
 pub mod ptrace;
+pub mod rseq;
 pub mod session;
 pub mod signal;
 pub mod task;
 pub mod wait;
 
+pub use deadline::Deadline;
 pub use exec::{Arguments, Program, exec};
 pub use fork::{CloneArgs, clone};
 pub use limits::{Limit, Limits, for_memory as memory_limits};
@@ -42,6 +46,13 @@ pub use wait::{Which, wait};
 
 use abi::Result;
 use vfs::Path;
+
+/// Whether `cred` may look at what belongs to another task (`ptrace(2)`, PTRACE_MODE_READ); one's own
+/// process always. EPERM.
+pub fn may_read(task: &Task, cred: &vfs::Credentials) -> Result {
+    let own = with_current(|me| kalloc::KArc::ptr_eq(me.process(), task.process())).unwrap_or(false);
+    if own { Ok(()) } else { proc::may_inspect(task, cred).map_err(|_| abi::Errno::EPERM) }
+}
 
 /// Moves every process whose root or working directory is `old` to `new` (`pivot_root(2)`).
 pub fn replace_roots(old: &Path, new: &Path) {
@@ -62,6 +73,9 @@ pub fn exit_work(regs: &mut arch::UserRegs, flags: u32) {
     }
     if flags & arch::thread::DEBUG_LOAD != 0 {
         task::with_current(ptrace::debug::load);
+    }
+    if flags & arch::thread::NOTIFY_RESUME != 0 {
+        with_current(|task| rseq::resume(task, regs));
     }
     if flags & (arch::thread::SIGNAL_PENDING | arch::thread::FATAL_PENDING) != 0 {
         let thread = sched::current();

@@ -16,6 +16,7 @@
 //! read without a lock.
 
 use crate::{
+    deadline::Deadline,
     limits::Limits,
     ns::Namespaces,
     pid::Pid,
@@ -66,6 +67,12 @@ pub struct Task {
     pub(crate) clear_child_tid: AtomicU64,
     /// Head of the robust futex list (`set_robust_list(2)`).
     pub(crate) robust_list: AtomicU64,
+    /// The task among the owners of locks with priority inheritance, once it has been one.
+    pub(crate) lock_node: Once<KArc<crate::futex::Node>>,
+    /// Whoever waits for its locks has inherited them.
+    pub(crate) locks_gone: AtomicBool,
+    /// What it registered with `rseq(2)`.
+    pub(crate) rseq: SpinLock<crate::rseq::Area>,
     /// Filled by a call that returned ERESTART_RESTARTBLOCK, for `restart_syscall(2)`.
     pub(crate) restart: SpinLock<Restart>,
     /// Whom to wake when this task gives up the memory it borrowed (`vfork(2)`).
@@ -148,6 +155,19 @@ const TIMER_SLACK: u64 = 50_000;
 /// Others (`/proc`, the scheduler) hold the space itself, which keeps nothing mapped.
 pub(crate) struct Memory {
     pub space: KArc<AddressSpace>,
+    /// The commands that the program has registered for (`membarrier(2)`).
+    pub membarrier: AtomicU32,
+}
+
+impl Memory {
+    pub(crate) fn new(space: KArc<AddressSpace>) -> Self {
+        Self { space, membarrier: AtomicU32::new(0) }
+    }
+    /// A copy for a child. ENOMEM.
+    pub(crate) fn fork_of(other: &Self) -> Result<Self> {
+        let membarrier = AtomicU32::new(other.membarrier.load(Ordering::Relaxed));
+        Ok(Self { space: other.space.fork()?, membarrier })
+    }
 }
 
 impl Drop for Memory {
@@ -177,7 +197,7 @@ pub enum Restart {
     /// A sleep until an absolute time on the monotonic clock; where to store what is left.
     Sleep { until: Nanos, remain: UserAddr },
     /// A futex wait with an absolute deadline.
-    Futex { addr: UserAddr, value: u32, mask: u32, shared: bool, until: Nanos },
+    Futex { addr: UserAddr, value: u32, mask: u32, shared: bool, until: Deadline },
 }
 
 /// A thread group.
@@ -530,6 +550,9 @@ impl Task {
             cred: RcuArc::new(Some(spec.cred)),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            lock_node: Once::new(),
+            locks_gone: AtomicBool::new(false),
+            rseq: SpinLock::new(Default::default(), &TASK_CELL),
             restart: SpinLock::new(Restart::None, &TASK_CELL),
             vfork_done: SpinLock::new(None, &TASK_CELL),
             signals: SpinLock::new(

@@ -57,7 +57,28 @@ pub(crate) fn choose_cpu(thread: &Thread) -> CpuId {
     if let Some(idle) = claim_idle(allowed, before) {
         return idle;
     }
-    if allowed.contains(before) { before } else { allowed.iter().next().unwrap_or(CpuId::BOOT) }
+    let stay = if allowed.contains(before) { before } else { allowed.iter().next().unwrap_or(CpuId::BOOT) };
+    give_way(thread, stay, allowed)
+}
+
+/// Where a thread of the real-time class finds less than itself, when `stay` runs something that it
+/// would wait for.
+fn give_way(thread: &Thread, stay: CpuId, allowed: CpuMask) -> CpuId {
+    let priority = u32::from(thread.rt_priority());
+    let of = |cpu: CpuId| queue(cpu).rt_priority.load(Ordering::Relaxed);
+    if priority == 0 || of(stay) < priority {
+        return stay;
+    }
+    allowed.iter().min_by_key(|c| of(*c)).filter(|c| of(*c) < priority).unwrap_or(stay)
+}
+
+/// Where a thread goes on that was preempted on `cpu`.
+pub(crate) fn choose_after_preemption(thread: &Thread, cpu: CpuId) -> CpuId {
+    if thread.rt_priority() == 0 {
+        return cpu;
+    }
+    let allowed = thread.affinity().and(active());
+    claim_idle(allowed, cpu).unwrap_or_else(|| give_way(thread, cpu, allowed))
 }
 
 /// The CPU with the greatest load that has at least one thread waiting.

@@ -12,12 +12,13 @@
 
 use crate::{
     Core, Thread, balance,
-    fair::{Enqueue, Entity, RunQueue, Runner, Tunables, weight_of},
+    fair::{Enqueue, Entity, Manner, Runner, Tunables},
+    runqueue::RunQueue,
     sleeper::{self, DEAD, LOAD, RUNNING},
     load, smp, tick, user_space,
 };
 use abi::{CpuId, CpuMask, Nanos};
-use arch::thread::NEED_RESCHED;
+use arch::thread::{NEED_RESCHED, NOTIFY_RESUME};
 use kalloc::{KArc, KBox};
 use sched_switch::{Last, Runnable, RunnableSlot};
 use sync::{
@@ -50,7 +51,17 @@ impl Runner for Job {
         self.thread.times.sum_exec.store(sum, Ordering::Relaxed);
     }
     fn weight(&self) -> u32 {
-        weight_of(self.thread.nice())
+        self.thread.weight()
+    }
+    #[inline]
+    fn rt_priority(&self) -> u8 {
+        self.thread.rt_priority()
+    }
+    fn is_round_robin(&self) -> bool {
+        self.thread.is_round_robin()
+    }
+    fn manner(&self) -> Manner {
+        self.thread.manner()
     }
 }
 
@@ -75,6 +86,8 @@ pub(crate) struct CpuQueue {
     pub(crate) nr: AtomicU32,
     pub(crate) load: AtomicU64,
     min_vruntime: AtomicU64,
+    /// The real-time priority of what runs or is about to.
+    pub(crate) rt_priority: AtomicU32,
     pub(crate) idle: Once<KArc<Thread>>,
     idle_right: RunnableSlot<Core>,
     pub(crate) switches: AtomicU64,
@@ -89,6 +102,7 @@ static QUEUES: PerCpu<CpuQueue> = per_cpu!(CpuQueue {
     nr: AtomicU32::new(0),
     load: AtomicU64::new(0),
     min_vruntime: AtomicU64::new(0),
+    rt_priority: AtomicU32::new(0),
     idle: Once::new(),
     idle_right: RunnableSlot::new(),
     switches: AtomicU64::new(0),
@@ -118,6 +132,7 @@ impl CpuQueue {
         self.nr.store(rq.nr() as u32, Ordering::Relaxed);
         self.load.store(rq.load(), Ordering::Relaxed);
         self.min_vruntime.store(rq.min_vruntime(), Ordering::Relaxed);
+        self.rt_priority.store(rq.rt_priority().into(), Ordering::Relaxed);
     }
 }
 
@@ -232,6 +247,9 @@ pub(crate) fn switch_from_current(why: Why) {
         }
         let Some(task) = rq.take_curr() else { return arch::irq::restore(flags) };
         prev.times.involuntary.fetch_add(1, Ordering::Relaxed);
+        if prev.has_rseq() {
+            prev.head().set_flag(NOTIFY_RESUME);
+        }
         Left::Runnable(task)
     };
 
@@ -278,6 +296,9 @@ fn prepare_switch(cpu: CpuId, prev: &Core, next: &Runnable<Core>) {
     // Only this CPU writes it, interrupts are off.
     queue.switches.store(queue.switches.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     next.set_cpu(cpu);
+    if next.thread().rseq_differs(cpu) {
+        next.thread().head().set_flag(NOTIFY_RESUME);
+    }
     sync::lockdep::switch(&prev.lockdep, &next.thread().lockdep);
     user_space::switch(cpu, prev, next.thread());
 }
@@ -311,16 +332,18 @@ pub(crate) fn finish_switch(last: Last<Core>, baggage: Baggage) {
     }
 }
 
-/// Puts a thread that was preempted back: here, unless it may not run here any more.
+/// Puts a thread that was preempted back: here, unless it may not run here any more, or is of the
+/// real-time class and need not wait elsewhere.
 fn requeue(task: KBox<Task>) {
     let cpu = arch::cpu::id();
     let queue = queue(cpu);
-    if task.runner.thread.affinity().contains(cpu) {
+    let thread = &task.runner.thread;
+    let to = if thread.affinity().contains(cpu) { balance::choose_after_preemption(thread, cpu) } else { balance::choose_cpu(thread) };
+    if to == cpu {
         let mut rq = queue.rq.lock();
         rq.enqueue(task, Enqueue::Requeue, &tunables());
         queue.publish(&rq);
     } else {
-        let to = balance::choose_cpu(&task.runner.thread);
         place(task, to, Enqueue::Migrate { from_min: queue.min_vruntime.load(Ordering::Relaxed) });
     }
 }
@@ -381,6 +404,40 @@ fn ask_to_reschedule(thread: &Thread) -> bool {
     }
     head.set_flag(NEED_RESCHED);
     true
+}
+
+/// A thread's class or priority has changed: puts it where it belongs now. Any context.
+pub(crate) fn reclassify(thread: &Thread) {
+    let cpu = CpuId(thread.head().cpu.load(Ordering::Relaxed));
+    let queue = queue(cpu);
+    let id = thread.id();
+    let t = tunables();
+    let kick = {
+        let mut rq = queue.rq.lock_irq();
+        rq.update_curr(clock());
+        if let Some(mut task) = rq.steal(usize::MAX, |job| job.thread.id() == id) {
+            task.to_tail = true;
+            rq.enqueue(task, Enqueue::Requeue, &t);
+            queue.publish(&rq);
+            match rq.curr() {
+                Some(curr) => rq.wakeup_preempts(&t) && ask_to_reschedule(&curr.runner.thread),
+                None => false,
+            }
+        } else {
+            // Where it runs, the scheduler looks at it; where it sleeps, its wake-up will.
+            rq.curr().is_some_and(|curr| curr.runner.thread.id() == id && ask_to_reschedule(&curr.runner.thread))
+        }
+    };
+    if kick && cpu != arch::cpu::id() {
+        smp::send_reschedule(cpu);
+    }
+}
+
+/// How long a thread of the fair class runs at a stretch, in whole ticks.
+pub(crate) fn fair_slice(thread: &Thread) -> u64 {
+    let cpu = CpuId(thread.head().cpu.load(Ordering::Relaxed));
+    let slice = queue(cpu).rq.lock_irq().fair_slice(thread.weight(), &tunables());
+    slice / tick::PERIOD * tick::PERIOD
 }
 
 /// Makes a CPU pass through its scheduler.

@@ -90,28 +90,59 @@ pub(crate) trait Runner {
     fn ran(&self, delta: u64, sum: u64);
     /// The weight that it should have.
     fn weight(&self) -> u32;
+    /// Its real-time priority; 0 for the fair class.
+    fn rt_priority(&self) -> u8 {
+        0
+    }
+    /// Whether it shares the CPU with others of its real-time priority.
+    fn is_round_robin(&self) -> bool {
+        false
+    }
+    /// How it meets others of the fair class.
+    fn manner(&self) -> Manner {
+        Manner::Normal
+    }
 }
 
-type Key = (u64, u64);
-type Node<R> = OrdNode<Key, Option<KBox<Entity<R>>>>;
+/// How a thread of the fair class meets others when it wakes up (`sched(7)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Takes over from who is ahead.
+    Normal,
+    /// Never takes over (SCHED_BATCH).
+    Batch,
+    /// Never takes over, and gives way at once to who is not of its kind (SCHED_IDLE).
+    Idle,
+}
+
+pub(super) type Key = (u64, u64);
+pub(super) type Node<R> = OrdNode<Key, Option<KBox<Entity<R>>>>;
 
 /// Something that is scheduled. Exactly one owner has it: a queue, or who moves it between two,
 /// or the slot of a sleeping thread.
 pub(crate) struct Entity<R> {
     vruntime: u64,
     /// When `sum_exec` was last brought up to date.
-    exec_start: u64,
+    pub(super) exec_start: u64,
     /// Time on a CPU, exact.
-    sum_exec: u64,
+    pub(super) sum_exec: u64,
+    /// The real-time priority with which it is queued or runs; 0 in the fair class.
+    pub(super) rt: u8,
+    /// It was of the real-time class: its virtual runtime says nothing.
+    pub(super) was_rt: bool,
+    /// It goes behind others of its real-time priority.
+    pub(super) to_tail: bool,
+    /// Time since its round-robin slice began.
+    pub(super) rr_used: u64,
     /// `sum_exec` when it was last picked.
     slice_start: u64,
     /// The weight with which it counts in its queue's load.
     weight: u32,
     /// 2^32 / weight.
     inverse: u32,
-    id: u64,
+    pub(super) id: u64,
     /// Memory for its place in the tree, while it is not there.
-    node: Option<Node<R>>,
+    pub(super) node: Option<Node<R>>,
     /// What it stands for.
     pub(crate) runner: R,
 }
@@ -124,6 +155,10 @@ impl<R: Runner> Entity<R> {
             vruntime: 0,
             exec_start: 0,
             sum_exec: 0,
+            rt: 0,
+            was_rt: false,
+            to_tail: false,
+            rr_used: 0,
             slice_start: 0,
             weight: 0,
             inverse: 0,
@@ -173,7 +208,7 @@ pub(crate) enum Enqueue {
 }
 
 /// The fair queue of one CPU.
-pub(crate) struct RunQueue<R> {
+pub(crate) struct FairQueue<R> {
     waiting: OrdMap<Key, Option<KBox<Entity<R>>>>,
     /// The one that runs; `None` while the CPU idles or runs something of another class.
     curr: Option<KBox<Entity<R>>>,
@@ -183,7 +218,7 @@ pub(crate) struct RunQueue<R> {
     yielded: bool,
 }
 
-impl<R: Runner> RunQueue<R> {
+impl<R: Runner> FairQueue<R> {
     /// An empty queue.
     pub(crate) const fn new() -> Self {
         // Not at zero, so that entities may lie before the minimum.
@@ -233,6 +268,14 @@ impl<R: Runner> RunQueue<R> {
     /// Puts an entity on the queue. The caller has brought the running one up to date.
     pub(crate) fn enqueue(&mut self, mut entity: KBox<Entity<R>>, how: Enqueue, t: &Tunables) {
         entity.reweigh();
+        let how = if core::mem::take(&mut entity.was_rt) {
+            // Its virtual runtime is of another time, perhaps of another queue.
+            entity.rt = 0;
+            entity.vruntime = self.min_vruntime;
+            Enqueue::Requeue
+        } else {
+            how
+        };
         match how {
             Enqueue::Requeue => {}
             Enqueue::New => {
@@ -260,7 +303,7 @@ impl<R: Runner> RunQueue<R> {
         debug_assert!(_replaced.is_none(), "ids are unique");
     }
 
-    fn unpack(node: Option<Node<R>>) -> Option<KBox<Entity<R>>> {
+    pub(super) fn unpack(node: Option<Node<R>>) -> Option<KBox<Entity<R>>> {
         let mut node = node?;
         let mut entity = node.value_mut().take()?;
         entity.node = Some(node);
@@ -319,6 +362,12 @@ impl<R: Runner> RunQueue<R> {
     /// a wake-up.
     pub(crate) fn wakeup_preempts(&self, t: &Tunables) -> bool {
         let (Some(curr), Some((key, first))) = (&self.curr, self.waiting.first()) else { return false };
+        let manner = first.as_ref().map_or(Manner::Normal, |e| e.runner.manner());
+        match (curr.runner.manner(), manner) {
+            (Manner::Idle, Manner::Normal | Manner::Batch) => return true,
+            (_, Manner::Batch | Manner::Idle) => return false,
+            _ => {}
+        }
         let granularity = first.as_ref().map_or(t.wakeup_granularity, |e| e.scaled(t.wakeup_granularity));
         curr.vruntime.saturating_sub(key.0) > granularity
     }
@@ -332,6 +381,11 @@ impl<R: Runner> RunQueue<R> {
             return true;
         }
         ran >= t.min_granularity && curr.vruntime.saturating_sub(left) > ideal
+    }
+
+    /// The time that an entity of this weight runs at a stretch here.
+    pub(crate) fn slice_of(&self, weight: u32, t: &Tunables) -> u64 {
+        self.slice(weight, self.load.max(u64::from(weight)), self.nr().max(1), t)
     }
 
     /// The share of a period that `weight` gets among `nr` entities.
@@ -400,7 +454,7 @@ mod tests {
     const TICK: u64 = 1_000_000;
 
     /// Runs the queue as a CPU would, a tick at a time.
-    fn run(rq: &mut RunQueue<Job>, now: &mut u64, ticks: u64) {
+    fn run(rq: &mut FairQueue<Job>, now: &mut u64, ticks: u64) {
         for _ in 0..ticks {
             if rq.curr().is_none() {
                 rq.pick_next(*now);
@@ -428,7 +482,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn everybody_gets_a_share_in_proportion_to_the_weight(nices in prop::collection::vec(-5i8..=5, 2..9)) {
-            let mut rq = RunQueue::new();
+            let mut rq = FairQueue::new();
             let mut sums = Vec::new();
             for (n, nice) in nices.iter().enumerate() {
                 let (entity, sum) = job(n, *nice);
@@ -448,7 +502,7 @@ mod tests {
 
         #[test]
         fn load_and_count_follow_every_operation(ops in prop::collection::vec((0u8..6, -20i8..=19), 1..200)) {
-            let mut rq = RunQueue::new();
+            let mut rq = FairQueue::new();
             let (mut outside, mut now, mut made, mut least) = (Vec::new(), 0u64, 0usize, 0u64);
             for (op, nice) in ops {
                 now += 500_000;
@@ -473,7 +527,7 @@ mod tests {
 
     #[test]
     fn a_long_sleeper_preempts_but_gains_no_more_than_half_a_period() {
-        let mut rq = RunQueue::new();
+        let mut rq = FairQueue::new();
         rq.enqueue(job(1, 0).0, Enqueue::New, &T);
         let mut now = 0;
         run(&mut rq, &mut now, 1000);
@@ -485,7 +539,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_does_not_preempt() {
-        let mut rq = RunQueue::new();
+        let mut rq = FairQueue::new();
         rq.enqueue(job(1, 0).0, Enqueue::New, &T);
         let mut now = 0;
         run(&mut rq, &mut now, 10);
@@ -495,7 +549,7 @@ mod tests {
 
     #[test]
     fn yield_lets_the_next_one_run_even_if_it_is_behind() {
-        let mut rq = RunQueue::new();
+        let mut rq = FairQueue::new();
         rq.enqueue(job(1, 0).0, Enqueue::New, &T);
         rq.enqueue(job(2, 0).0, Enqueue::New, &T);
         rq.pick_next(0);
@@ -506,7 +560,7 @@ mod tests {
 
     #[test]
     fn a_move_keeps_the_distance_to_the_virtual_time() {
-        let (mut a, mut b) = (RunQueue::new(), RunQueue::new());
+        let (mut a, mut b) = (FairQueue::new(), FairQueue::new());
         b.min_vruntime = 9 << 40;
         a.enqueue(job(1, 0).0, Enqueue::New, &T);
         let (from, e) = (a.min_vruntime(), a.steal(1, |_| true).unwrap());
@@ -517,7 +571,7 @@ mod tests {
 
     #[test]
     fn a_new_nice_value_counts_from_the_next_pick() {
-        let mut rq = RunQueue::new();
+        let mut rq = FairQueue::new();
         let (e, _) = job(1, 0);
         let nice = e.runner.nice.clone();
         rq.enqueue(e, Enqueue::New, &T);
@@ -529,7 +583,7 @@ mod tests {
 
     #[test]
     fn steal_takes_only_what_may_leave() {
-        let mut rq = RunQueue::new();
+        let mut rq = FairQueue::new();
         for n in 0..4 {
             rq.enqueue(job(n, 0).0, Enqueue::New, &T);
         }

@@ -3,8 +3,8 @@
 //! the locks that sleep, kernel threads, time accounting.
 //!
 //! Who reads this for the first time begins with [`wait`] (why no wake-up is lost: `sleeper.rs`),
-//! goes on to `cpu.rs` (from one thread to the next) and `fair.rs` (who is next), and ends in the
-//! crate sched-switch, where the registers change.
+//! goes on to `cpu.rs` (from one thread to the next), `runqueue.rs`, `rt.rs` and `fair.rs` (who is
+//! next), and ends in the crate sched-switch, where the registers change.
 //!
 //! # Rules
 //! - One way to sleep: [`WaitQueue::wait_until`] and what is built on it. Sleeping locks, sleeps
@@ -30,7 +30,10 @@ pub mod kthread;
 mod load;
 mod mutex;
 mod park;
+mod policy;
 mod rcu_threads;
+mod rt;
+mod runqueue;
 mod rwmutex;
 mod sleeper;
 #[cfg(test)]
@@ -49,6 +52,7 @@ pub use idle::{idle_loop, init_boot_cpu, init_secondary, prepare_secondary};
 pub use kthread::set_kthread_register;
 pub use load::{CpuUsage, LOAD_SHIFT, cpu_usage, loadavg, nr_running, nr_switches, nr_uninterruptible};
 pub use mutex::{Mutex, MutexGuard};
+pub use policy::{Attributes, Policy, set_attributes, set_boost, time_slice};
 pub use park::{Parked, park_current, prepare_to_park, unpark};
 pub use rcu_threads::start_rcu_thread;
 pub use rwmutex::{RwMutex, RwReadGuard, RwWriteGuard};

@@ -20,7 +20,7 @@ use kalloc::{AllocError, KArc, KBox, karc_as, kbox_dyn};
 use sched_switch::{Current, Kind, Last, ThreadOf};
 use sync::{
     LockClass, LockdepState, Once, PerCpuCounter, SpinLock,
-    atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering},
 };
 
 /// A thread; see the module's text.
@@ -124,6 +124,9 @@ impl Times {
     }
 }
 
+/// The thread has no memory that names its CPU.
+const NO_RSEQ: u32 = u32::MAX;
+
 /// What the scheduler keeps of a thread.
 pub struct Core {
     id: u64,
@@ -132,7 +135,13 @@ pub struct Core {
     /// Wakes the thread at the deadline of its sleep.
     pub(crate) timer: time::Timer,
     nice: AtomicI32,
+    /// Policy, real-time priority, reset-on-fork (`policy.rs`).
+    pub(crate) policy: AtomicU32,
+    /// Real-time priority that it inherits from who waits for it.
+    pub(crate) boost: AtomicU32,
     affinity: AtomicU64,
+    /// The CPU that its memory names (`rseq(2)`), or [`NO_RSEQ`].
+    rseq_cpu: AtomicU32,
     pub(crate) times: Times,
     start_time: Nanos,
     payload: Once<KArc<dyn Payload>>,
@@ -181,6 +190,25 @@ impl Core {
     /// picked or queued.
     pub fn set_nice(&self, nice: i8) {
         self.nice.store(i32::from(nice.clamp(fair::MIN_NICE, fair::MAX_NICE)), Ordering::Relaxed);
+    }
+
+    /// Says which CPU the thread's memory names. From then on the thread gets NOTIFY_RESUME when it
+    /// was preempted or comes to another CPU; with `None` no longer.
+    pub fn set_rseq_cpu(&self, cpu: Option<u32>) {
+        self.rseq_cpu.store(cpu.unwrap_or(NO_RSEQ), Ordering::Relaxed);
+    }
+
+    /// Whether the thread's memory names its CPU.
+    #[inline]
+    pub fn has_rseq(&self) -> bool {
+        self.rseq_cpu.load(Ordering::Relaxed) != NO_RSEQ
+    }
+
+    /// Whether the thread's memory names another CPU than this.
+    #[inline]
+    pub(crate) fn rseq_differs(&self, cpu: CpuId) -> bool {
+        let named = self.rseq_cpu.load(Ordering::Relaxed);
+        named != NO_RSEQ && named != cpu.0
     }
 
     /// The CPUs that it may run on.
@@ -376,7 +404,10 @@ impl Core {
             sleeper,
             timer: time::Timer::new(handler)?,
             nice: AtomicI32::new(i32::from(parts.nice.clamp(fair::MIN_NICE, fair::MAX_NICE))),
+            policy: AtomicU32::new(0),
+            boost: AtomicU32::new(0),
             affinity: AtomicU64::new(parts.affinity.0),
+            rseq_cpu: AtomicU32::new(NO_RSEQ),
             times: Times::new(),
             start_time: time::monotonic(),
             payload,
@@ -433,7 +464,7 @@ pub fn create_kernel(spec: ThreadSpec, f: impl FnOnce() + Send + 'static) -> Res
 }
 
 /// A user thread that will return to user space with `regs`. With a `parent`, its floating-point
-/// state and thread pointer are copied.
+/// state and thread pointer are copied, and it is scheduled like that one.
 pub fn create_user(spec: ThreadSpec, regs: &UserRegs, parent: Option<&Thread>) -> Result<KArc<Thread>> {
     let ThreadSpec { name, nice, affinity, payload, user_space, stack } = spec;
     let parts = Parts { name, nice, affinity, payload, user_space, main: None, kernel: false, idle: false };
@@ -442,6 +473,7 @@ pub fn create_user(spec: ThreadSpec, regs: &UserRegs, parent: Option<&Thread>) -
         arch::fp::copy_on_fork(parent.head(), right.thread().head());
         let tls = parent.head().tpidr_el0.load(Ordering::Relaxed);
         right.thread().head().tpidr_el0.store(tls, Ordering::Relaxed);
+        right.thread().inherit_policy(parent);
     }
     finish_create(right)
 }

@@ -25,6 +25,7 @@ mod memory;
 mod mounts;
 mod poll;
 mod processes;
+mod scheduling;
 mod signals;
 mod sockets;
 mod system;

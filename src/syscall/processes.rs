@@ -176,7 +176,13 @@ pub fn set_robust_list(task: &Task, head: UserAddr, size: usize) -> Result {
 }
 
 pub fn get_robust_list(task: &Task, pid: i32, head: UserPtr<u64>, size: UserPtr<u64>) -> Result {
-    let list = if pid == 0 { task.robust_list() } else { find(task, pid)?.robust_list() };
+    let list = if pid == 0 {
+        task.robust_list()
+    } else {
+        let other = find(task, pid)?;
+        process::may_read(&other, &*task.cred()?)?;
+        other.robust_list()
+    };
     size.write(ROBUST_HEAD as u64)?;
     head.write(list.0)
 }

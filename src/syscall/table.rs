@@ -5,7 +5,7 @@
 use crate::{
     Handler,
     args::{DirFd, FromWord, IntoReturn, UserPath},
-    attrs, dirs, events, fds, futexes, ids, io, memory, mounts, poll, processes, signals, sockets, system, times, tracing,
+    attrs, dirs, events, fds, futexes, ids, io, memory, mounts, poll, processes, scheduling, signals, sockets, system, times, tracing,
 };
 use abi::{UserAddr, raw::general as nr};
 use arch::user::UserPtr;
@@ -190,6 +190,17 @@ calls! {
     __NR_sched_yield => processes::sched_yield(),
     __NR_sched_getaffinity => processes::sched_getaffinity(i32, u32, UserAddr),
     __NR_sched_setaffinity => processes::sched_setaffinity(i32, u32, UserAddr),
+    __NR_sched_setscheduler => scheduling::sched_setscheduler(i32, i32, UserPtr<u32>),
+    __NR_sched_getscheduler => scheduling::sched_getscheduler(i32),
+    __NR_sched_setparam => scheduling::sched_setparam(i32, UserPtr<u32>),
+    __NR_sched_getparam => scheduling::sched_getparam(i32, UserPtr<u32>),
+    __NR_sched_setattr => scheduling::sched_setattr(i32, UserAddr, u32),
+    __NR_sched_getattr => scheduling::sched_getattr(i32, UserAddr, u32, u32),
+    __NR_sched_get_priority_max => scheduling::sched_get_priority_max(u32),
+    __NR_sched_get_priority_min => scheduling::sched_get_priority_min(u32),
+    __NR_sched_rr_get_interval => scheduling::sched_rr_get_interval(i32, UserPtr<nr::__kernel_timespec>),
+    __NR_membarrier => scheduling::membarrier(u32, u32, i32),
+    __NR_rseq => scheduling::rseq(UserAddr, u32, u32, u32),
     __NR_kill => signals::kill(i32, u32),
     __NR_tkill => signals::tkill(i32, u32),
     __NR_tgkill => signals::tgkill(i32, i32, u32),
@@ -231,6 +242,7 @@ calls! {
     __NR_setgroups => ids::setgroups(i32, UserAddr),
     __NR_futex => futexes::futex(UserAddr, u32, u32, u64, UserAddr, u32),
     __NR_vhangup => system::vhangup(),
+    __NR_futex_waitv => futexes::futex_waitv(UserAddr, u32, u32, u64, u32),
     __NR_uname => system::uname(UserAddr),
     __NR_sethostname => system::sethostname(UserAddr, i32),
     __NR_setdomainname => system::setdomainname(UserAddr, i32),

@@ -70,6 +70,7 @@ fn set(task: &Task, now: Nanos) -> Result {
         return Err(Errno::EPERM);
     }
     time::set_realtime(now)?;
+    process::deadline::clock_was_set();
     event::timerfd::clock_was_set();
     Ok(())
 }

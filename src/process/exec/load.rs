@@ -61,7 +61,7 @@ fn build(task: &Task, binary: &Binary, new: &super::NewCredentials) -> Result<Im
 
     let limits = crate::limits::for_memory(&task.process);
     let mm = AddressSpace::new()?;
-    let memory = KArc::try_new(Memory { space: mm.clone() })?;
+    let memory = KArc::try_new(Memory::new(mm.clone()))?;
     let mut image = Image { memory, entry: 0, stack: 0, sigreturn: 0, execfd_at: None, readable: true };
     let places = Places::choose(new.personality, limits.stack);
     let mut layout =

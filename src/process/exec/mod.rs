@@ -22,6 +22,7 @@ mod trampoline;
 pub use args::Arguments;
 
 use crate::{
+    futex,
     signal::{SigInfo, Signal},
     personality::Personality,
     task::{AltStack, Dumpable, Process, Restart, Task},
@@ -130,6 +131,9 @@ fn credentials_for(task: &Task, binary: &Binary) -> Result<NewCredentials> {
 /// The point of no return.
 fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: NewCredentials) -> Result {
     end_other_threads(task)?;
+    // The locks of the old memory end with it.
+    futex::exit_robust_list(task);
+    futex::exit_locks(task);
     let old = task.mm();
     let thread = sched::current();
     let memory = image.memory;
@@ -144,7 +148,8 @@ fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: N
         t.max_rss_kib = t.max_rss_kib.max(peak_rss_kib(&old));
     }
     task.clear_child_tid.store(0, Ordering::Relaxed);
-    task.robust_list.store(0, Ordering::Relaxed);
+    futex::exec_begins(task);
+    crate::rseq::forget(task);
     *task.restart.lock() = Restart::None;
     *task.alt_stack.lock() = AltStack::DISABLED;
     if let Some(actions) = task.process.actions() {

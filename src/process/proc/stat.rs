@@ -129,7 +129,8 @@ pub(super) fn stat(v: &View, out: &mut SeqBuf) -> Result {
     write!(
         out,
         "{} {nice} {} 0 {} {vsize} {rss} {} {} {} {} 0 0 {} {} {} {} {} 0 0 ",
-        20 + nice,
+        // Of the real-time class: -2 to -100 (proc(5)).
+        thread.as_ref().map(|t| t.rt_priority()).filter(|p| *p != 0).map_or(20 + nice, |p| -1 - i64::from(p)),
         p.thread_count().max(1),
         clock_ticks(started),
         p.limit(abi::raw::general::RLIMIT_RSS),
@@ -143,11 +144,12 @@ pub(super) fn stat(v: &View, out: &mut SeqBuf) -> Result {
         u8::from(waits),
     )
     .map_err(no_memory)?;
-    // 38: exit_signal ... 52: exit_code
+    // 38: exit_signal ... 40: rt_priority, 41: policy ... 52: exit_code
+    let policy = thread.as_ref().map_or(sched::Attributes { policy: sched::Policy::Normal, nice: 0, priority: 0, reset_on_fork: false }, |t| t.attributes());
     writeln!(
         out,
-        "{exit_signal} {cpu} 0 0 0 0 0 {} {} {} {} {} {} {} {exit_code}",
-        l.start_data.0, l.end_data.0, l.start_brk.0, l.arg_start.0, l.arg_end.0, l.env_start.0, l.env_end.0
+        "{exit_signal} {cpu} {} {} 0 0 0 {} {} {} {} {} {} {} {exit_code}",
+        policy.priority, policy.policy as u32, l.start_data.0, l.end_data.0, l.start_brk.0, l.arg_start.0, l.arg_end.0, l.env_start.0, l.env_end.0
     )
     .map_err(no_memory)
 }

@@ -223,7 +223,8 @@ fn handle(task: &Task, regs: &mut UserRegs, info: SigInfo, action: Action) {
         let mut sig = task.signals.lock();
         sig.saved.take().unwrap_or(sig.blocked)
     };
-    if frame::push(task, regs, &info, &action, mask).is_err() {
+    let pushed = crate::rseq::before_handler(task, regs).and_then(|()| frame::push(task, regs, &info, &action, mask));
+    if pushed.is_err() {
         force(task, SigInfo::kernel(Signal::SEGV), info.signal == Signal::SEGV);
         return;
     }

@@ -33,6 +33,7 @@ mod memory;
 mod mlock;
 mod meta;
 mod open;
+mod pi;
 mod pipes;
 mod places;
 mod poll;
@@ -41,6 +42,7 @@ mod pty;
 mod procpid;
 mod ptrace;
 mod process;
+mod scheduling;
 mod scm;
 mod signals;
 mod system;
@@ -75,7 +77,9 @@ const GROUPS: &[&[Case]] = &[
     pty::CASES,
     threads::CASES,
     futex::CASES,
+    pi::CASES,
     signals::CASES,
+    scheduling::CASES,
     time::CASES,
     ids::CASES,
     proc::CASES,
