@@ -143,6 +143,7 @@ fn end_process(process: &KArc<Process>, status: u32) {
     if let Some(timer) = process.real_timer.get() {
         timer.cancel();
     }
+    process.posix_timers.clear();
     session::leave_on_exit(process);
     let orphans = session::OrphanWatch::before_exit(process);
     drop(process.exe.lock().take());

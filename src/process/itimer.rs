@@ -4,7 +4,7 @@
 //! end of the process cancels it while the process still exists, so that the handler, which runs in
 //! interrupt context, never holds the last reference to it.
 //!
-//! Not there: ITIMER_VIRTUAL and ITIMER_PROF.
+//! ITIMER_VIRTUAL and ITIMER_PROF are in `cpu_timers.rs`.
 
 use crate::{
     signal::{self, SigInfo, Signal},

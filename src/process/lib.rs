@@ -9,6 +9,7 @@
 //!
 //! Lock order: see [`task`].
 
+pub mod cpu_timers;
 pub mod cred;
 pub mod deadline;
 pub mod exec;
@@ -24,6 +25,7 @@ pub mod membarrier;
 pub mod ns;
 pub mod personality;
 pub mod pid;
+pub mod posix_timers;
 pub mod proc;
 pub mod ptrace;
 pub mod rseq;
@@ -47,13 +49,6 @@ pub use wait::{Which, wait};
 use abi::Result;
 use vfs::Path;
 
-/// Whether `cred` may look at what belongs to another task (`ptrace(2)`, PTRACE_MODE_READ); one's own
-/// process always. EPERM.
-pub fn may_read(task: &Task, cred: &vfs::Credentials) -> Result {
-    let own = with_current(|me| kalloc::KArc::ptr_eq(me.process(), task.process())).unwrap_or(false);
-    if own { Ok(()) } else { proc::may_inspect(task, cred).map_err(|_| abi::Errno::EPERM) }
-}
-
 /// Moves every process whose root or working directory is `old` to `new` (`pivot_root(2)`).
 pub fn replace_roots(old: &Path, new: &Path) {
     let Some(ns) = init::root_pid_namespace() else { return };
@@ -75,7 +70,10 @@ pub fn exit_work(regs: &mut arch::UserRegs, flags: u32) {
         task::with_current(ptrace::debug::load);
     }
     if flags & arch::thread::NOTIFY_RESUME != 0 {
-        with_current(|task| rseq::resume(task, regs));
+        with_current(|task| {
+            rseq::resume(task, regs);
+            cpu_timers::check(task);
+        });
     }
     if flags & (arch::thread::SIGNAL_PENDING | arch::thread::FATAL_PENDING) != 0 {
         let thread = sched::current();

@@ -232,6 +232,8 @@ pub struct Process {
     /// What runs, and its protection against being written to.
     pub(crate) exe: SpinLock<Option<KArc<vfs::Executable>>>,
     pub(crate) real_timer: Once<crate::itimer::RealTimer>,
+    pub(crate) cpu_timers: crate::cpu_timers::CpuTimers,
+    pub(crate) posix_timers: crate::posix_timers::PosixTimers,
     /// Address of the code that signal handlers return to.
     pub(crate) sigreturn: AtomicU64,
     pub(crate) oom_score_adj: sync::atomic::AtomicI32,
@@ -391,6 +393,8 @@ impl Process {
             parent_death_signal: AtomicU32::new(0),
             exe: SpinLock::new(None, &TASK_CELL),
             real_timer: Once::new(),
+            cpu_timers: crate::cpu_timers::CpuTimers::new(spec.limits.soft(abi::raw::general::RLIMIT_CPU)),
+            posix_timers: crate::posix_timers::PosixTimers::new(),
             sigreturn: AtomicU64::new(0),
             oom_score_adj: sync::atomic::AtomicI32::new(0),
             tracer_allowed: AtomicU64::new(0),
@@ -702,6 +706,9 @@ impl Task {
 impl sched::Payload for Task {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+    fn wants_tick(&self) -> bool {
+        self.process.cpu_timers.are_armed()
     }
 }
 

@@ -340,9 +340,17 @@ fn requeue(task: KBox<Task>) {
     let thread = &task.runner.thread;
     let to = if thread.affinity().contains(cpu) { balance::choose_after_preemption(thread, cpu) } else { balance::choose_cpu(thread) };
     if to == cpu {
+        let t = tunables();
+        let realtime = thread.rt_priority() != 0;
         let mut rq = queue.rq.lock();
-        rq.enqueue(task, Enqueue::Requeue, &tunables());
+        rq.enqueue(task, Enqueue::Requeue, &t);
         queue.publish(&rq);
+        // What was picked was picked without this one. That only matters when its class or priority
+        // has just changed: else it left because the other comes first.
+        match rq.curr() {
+            None => queue.idle.get().is_some_and(|idle| ask_to_reschedule(idle)),
+            Some(curr) => realtime && rq.wakeup_preempts(&t) && ask_to_reschedule(&curr.runner.thread),
+        };
     } else {
         place(task, to, Enqueue::Migrate { from_min: queue.min_vruntime.load(Ordering::Relaxed) });
     }

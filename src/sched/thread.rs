@@ -32,6 +32,10 @@ pub type ThreadRef = Current<Core>;
 pub trait Payload: Any + Send + Sync {
     /// For the way back to the process layer's own type.
     fn as_any(&self) -> &dyn Any;
+    /// Whether the thread is to have NOTIFY_RESUME after a tick. Interrupts are off.
+    fn wants_tick(&self) -> bool {
+        false
+    }
 }
 
 /// What a kernel thread runs.

@@ -9,12 +9,12 @@
 //! the same.
 
 use crate::{
-    balance, cpu,
+    Payload, balance, cpu,
     fair::Enqueue,
     load,
 };
 use abi::{CpuId, Nanos};
-use arch::thread::NEED_RESCHED;
+use arch::thread::{NEED_RESCHED, NOTIFY_RESUME};
 use kalloc::karc_dyn;
 use sync::{
     Once,
@@ -89,6 +89,9 @@ fn tick(cpu: CpuId) {
         // Only this CPU writes either.
         of_thread.store(of_thread.load(Ordering::Relaxed) + elapsed, Ordering::Relaxed);
         of_cpu.store(of_cpu.load(Ordering::Relaxed) + elapsed, Ordering::Relaxed);
+        if current.payload().is_some_and(Payload::wants_tick) {
+            current.head().set_flag(NOTIFY_RESUME);
+        }
     }
     {
         let mut rq = queue.rq.lock_irq();

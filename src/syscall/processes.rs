@@ -180,7 +180,7 @@ pub fn get_robust_list(task: &Task, pid: i32, head: UserPtr<u64>, size: UserPtr<
         task.robust_list()
     } else {
         let other = find(task, pid)?;
-        process::may_read(&other, &*task.cred()?)?;
+        process::ptrace::access::check(task, &other, process::ptrace::access::Access::Read, process::ptrace::access::Ids::Real)?;
         other.robust_list()
     };
     size.write(ROBUST_HEAD as u64)?;
@@ -279,7 +279,11 @@ pub fn setrlimit(task: &Task, resource: u32, new: UserPtr<[u64; 2]>) -> Result {
 
 fn set_limit(task: &Task, of: &Process, resource: u32, new: Limit) -> Result<Limit> {
     let privileged = task.with_cred(|c| c.capable(Cap::SYS_RESOURCE))?;
-    of.with_limits(|l| l.set(resource, new, privileged))
+    let before = of.with_limits(|l| l.set(resource, new, privileged))?;
+    if resource == g::RLIMIT_CPU {
+        process::cpu_timers::limit_was_set(of);
+    }
+    Ok(before)
 }
 
 pub fn prlimit64(task: &Task, pid: i32, resource: u32, new: UserPtr<[u64; 2]>, old: UserPtr<[u64; 2]>) -> Result {

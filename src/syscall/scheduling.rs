@@ -47,8 +47,8 @@ fn apply(task: &Task, target: &Task, wish: &Wish) -> Result {
     if !may_change(task, target, &now, &new)? && !task.with_cred(|c| c.capable(Cap::SYS_NICE))? {
         return Err(Errno::EPERM);
     }
-    // A real-time thread keeps the nice value that it will have again.
-    let nice = if policy.is_realtime() { now.nice } else { new.nice };
+    // Only SCHED_OTHER and SCHED_BATCH have one; others keep the value for when they are that again.
+    let nice = if matches!(policy, Policy::Normal | Policy::Batch) { new.nice } else { now.nice };
     sched::set_attributes(&thread, Attributes { nice, ..new });
     futex::priority_changed(target, new.priority);
     Ok(())
@@ -62,7 +62,7 @@ fn may_change(task: &Task, target: &Task, now: &Attributes, new: &Attributes) ->
         let limit = target.process().limit(g::RLIMIT_RTPRIO);
         (new.policy == now.policy || limit != 0) && (new.priority <= now.priority || u64::from(new.priority) <= limit)
     } else {
-        new.nice >= now.nice || nice_is_in_limit(target, new.nice.into())
+        new.policy == Policy::Idle || new.nice >= now.nice || nice_is_in_limit(target, new.nice.into())
     };
     let leaves_idle = now.policy == Policy::Idle && new.policy != Policy::Idle;
     let keeps_reset = !now.reset_on_fork || new.reset_on_fork;
@@ -191,7 +191,12 @@ pub fn sched_setattr(task: &Task, pid: i32, attr: UserAddr, flags: u32) -> Resul
     if flags & !FLAGS != 0 {
         return Err(Errno::EINVAL);
     }
-    let policy = (flags & FLAG_KEEP_POLICY == 0).then_some(policy);
+    let policy = match (flags & FLAG_KEEP_POLICY, flags & FLAG_KEEP_PARAMS) {
+        (0, 0) => Some(policy),
+        // The policy goes with the parameters, though it must be one.
+        (0, _) => Policy::from_number(policy).map(|_| Some(now.policy as u32)).ok_or(Errno::EINVAL)?,
+        _ => None,
+    };
     let wish = Wish { policy, reset_on_fork: flags & FLAG_RESET_ON_FORK != 0, nice, priority };
     if flags & FLAG_UTIL != 0 {
         // Without utilisation clamping.

@@ -2,7 +2,14 @@
 
 use abi::{Errno, Nanos, Result, UserAddr, raw::general as g};
 use arch::user::UserPtr;
-use process::{Restart, Task, clock_ticks, itimer, wait as waiting};
+use process::{
+    Deadline, Process, Restart, Signal, Task, clock_ticks,
+    cpu_timers::{self, Counts},
+    deadline, itimer,
+    posix_timers::{self, Event},
+    wait as waiting,
+};
+use kalloc::KArc;
 use sched::{Outcome, Sleep};
 use time::Clock;
 use vfs::Cap;
@@ -15,6 +22,9 @@ enum Source {
     /// CPU time of the process or of the thread.
     Process,
     Thread,
+    /// The same of others.
+    ProcessOf(KArc<Process>),
+    ThreadOf(KArc<sched::Thread>),
 }
 
 fn source(task: &Task, id: i32) -> Result<Source> {
@@ -33,28 +43,43 @@ fn source(task: &Task, id: i32) -> Result<Source> {
     })
 }
 
-/// Clock ids that encode a process or thread: ~pid << 3 | kind (`clock_getcpuclockid(3)`). Only the
-/// caller's own clocks so far.
+/// Clock ids that encode a process or thread: ~pid << 3 | kind (`clock_getcpuclockid(3)`). Threads
+/// are those of the caller's process. EINVAL.
 fn dynamic(task: &Task, id: i32) -> Result<Source> {
     const PER_THREAD: i32 = 4;
     let pid = !(id >> 3);
-    if id & 3 == 3 {
+    if id & 3 == 3 || pid < 0 {
         return Err(Errno::EINVAL);
     }
-    let (own, source) = if id & PER_THREAD != 0 { (task.id(), Source::Thread) } else { (task.process().id(), Source::Process) };
-    if pid == 0 || pid as u32 == own { Ok(source) } else { Err(Errno::EINVAL) }
+    let per_thread = id & PER_THREAD != 0;
+    match pid as u32 {
+        0 if per_thread => return Ok(Source::Thread),
+        0 => return Ok(Source::Process),
+        _ => {}
+    }
+    let target = task.ns()?.pid.find(pid as u32).ok_or(Errno::EINVAL)?;
+    let here = KArc::ptr_eq(target.process(), task.process());
+    match per_thread {
+        true if here => Ok(Source::ThreadOf(target.thread().ok_or(Errno::EINVAL)?)),
+        false if target.is_leader() || here => Ok(Source::ProcessOf(target.process().clone())),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 pub fn clock_gettime(task: &Task, id: i32, out: UserPtr<Timespec>) -> Result {
     let now = match source(task, id)? {
         Source::System(c) => c.now(),
-        Source::Process => {
-            let (u, s) = task.process().cpu_times();
-            u.saturating_add(s)
-        }
+        Source::Process => cpu_time(task.process()),
+        Source::ProcessOf(process) => cpu_time(&process),
         Source::Thread => sched::sum_exec_now(&sched::current()),
+        Source::ThreadOf(thread) => sched::sum_exec_now(&thread),
     };
     out.write(now.to_timespec())
+}
+
+fn cpu_time(process: &Process) -> Nanos {
+    let (user, system) = process.cpu_times();
+    user.saturating_add(system)
 }
 
 pub fn clock_settime(task: &Task, id: i32, new: UserPtr<Timespec>) -> Result {
@@ -125,9 +150,14 @@ pub fn clock_nanosleep(task: &Task, id: i32, flags: u32, request: UserPtr<Timesp
     };
     let t = Nanos::from_timespec(&request.read()?).ok_or(Errno::EINVAL)?;
     let absolute = flags & g::TIMER_ABSTIME != 0;
-    let until = if absolute { clock.to_monotonic(t) } else { time::monotonic().saturating_add(t) };
+    if absolute {
+        return match deadline::sleep_until(Sleep::Interruptible, Deadline { clock, at: t })? {
+            Outcome::Interrupted => Err(Errno::ERESTARTNOHAND),
+            _ => Ok(0),
+        };
+    }
+    let until = time::monotonic().saturating_add(t);
     match sched::sleep_until(Sleep::Interruptible, until) {
-        Outcome::Interrupted if absolute => Err(Errno::ERESTARTNOHAND),
         Outcome::Interrupted => interrupted(task, until, remain),
         _ => Ok(0),
     }
@@ -161,22 +191,104 @@ pub(crate) fn restart(task: &Task) -> Result<u64> {
     }
 }
 
-/// The one interval timer that there is (`setitimer(2)`).
-fn real_timer(which: u32) -> Result {
-    if which == g::ITIMER_REAL { Ok(()) } else { Err(Errno::EINVAL) }
+/// The interval timers (`setitimer(2)`).
+enum Which {
+    Real,
+    Cpu(Counts),
+}
+
+fn interval_timer(which: u32) -> Result<Which> {
+    match which {
+        g::ITIMER_REAL => Ok(Which::Real),
+        g::ITIMER_VIRTUAL => Ok(Which::Cpu(Counts::User)),
+        g::ITIMER_PROF => Ok(Which::Cpu(Counts::All)),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 pub fn getitimer(task: &Task, which: u32, out: UserPtr<g::itimerval>) -> Result {
-    real_timer(which)?;
-    out.write(raw_setting(itimer::get(task)))
+    let setting = match interval_timer(which)? {
+        Which::Real => itimer::get(task),
+        Which::Cpu(counts) => cpu_timers::get(task, counts),
+    };
+    out.write(raw_setting(setting))
 }
 
 pub fn setitimer(task: &Task, which: u32, new: UserPtr<g::itimerval>, old: UserPtr<g::itimerval>) -> Result {
     // Without a new setting the timer is cleared, as on Linux.
     let new = if new.is_null() { itimer::Setting::default() } else { setting(&new.read()?)? };
-    real_timer(which)?;
-    let before = itimer::set(task, new)?;
+    let before = match interval_timer(which)? {
+        Which::Real => itimer::set(task, new)?,
+        Which::Cpu(counts) => cpu_timers::set(task, counts, new),
+    };
     if old.is_null() { Ok(()) } else { old.write(raw_setting(before)) }
+}
+
+/// `struct sigevent`, as words: value; signal and kind; thread.
+type RawEvent = [u64; 8];
+
+/// Makes a timer.
+pub fn timer_create(task: &Task, id: i32, event: UserPtr<RawEvent>, out: UserPtr<u32>) -> Result {
+    let event = if event.is_null() { None } else { Some(event.read()?) };
+    let clock = match source(task, id)? {
+        Source::System(c @ (Clock::Realtime | Clock::Monotonic | Clock::Boottime | Clock::Tai)) => c,
+        _ => return Err(Errno::EOPNOTSUPP),
+    };
+    let event = match event {
+        None => Event { signal: Some(Signal::ALRM), thread: None, value: None },
+        Some([value, kind, thread, ..]) => {
+            let signal = Signal::new(kind as u32).ok_or(Errno::EINVAL);
+            match (kind >> 32) as u32 {
+                g::SIGEV_NONE => Event { signal: None, thread: None, value: Some(value) },
+                g::SIGEV_SIGNAL | g::SIGEV_THREAD => Event { signal: Some(signal?), thread: None, value: Some(value) },
+                SIGEV_SIGNAL_THREAD => Event { signal: Some(signal?), thread: Some(thread as u32), value: Some(value) },
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+    };
+    let id = posix_timers::create(task, clock, event)?;
+    let told = out.write(id);
+    if told.is_err() {
+        posix_timers::delete(task, id)?;
+    }
+    told
+}
+
+/// SIGEV_SIGNAL | SIGEV_THREAD_ID.
+const SIGEV_SIGNAL_THREAD: u32 = g::SIGEV_SIGNAL | g::SIGEV_THREAD_ID;
+
+/// Period and time of a timer, as the calls move them.
+type RawTimer = [Timespec; 2];
+
+fn raw_timer(s: itimer::Setting) -> RawTimer {
+    [s.interval.to_timespec(), s.value.to_timespec()]
+}
+
+/// Sets a timer.
+pub fn timer_settime(task: &Task, id: u32, flags: u32, new: UserPtr<RawTimer>, old: UserPtr<RawTimer>) -> Result {
+    if new.is_null() {
+        return Err(Errno::EINVAL);
+    }
+    let [interval, value] = new.read()?;
+    let nanos = |t: &Timespec| Nanos::from_timespec(t).ok_or(Errno::EINVAL);
+    let new = itimer::Setting { interval: nanos(&interval)?, value: nanos(&value)? };
+    let before = posix_timers::set(task, id, new, flags & g::TIMER_ABSTIME != 0)?;
+    if old.is_null() { Ok(()) } else { old.write(raw_timer(before)) }
+}
+
+/// The time that a timer has left.
+pub fn timer_gettime(task: &Task, id: u32, out: UserPtr<RawTimer>) -> Result {
+    out.write(raw_timer(posix_timers::get(task, id)?))
+}
+
+/// How often a timer expired while its last signal was queued.
+pub fn timer_getoverrun(task: &Task, id: u32) -> Result<u32> {
+    posix_timers::overrun(task, id)
+}
+
+/// Deletes a timer.
+pub fn timer_delete(task: &Task, id: u32) -> Result {
+    posix_timers::delete(task, id)
 }
 
 fn raw_setting(s: itimer::Setting) -> g::itimerval {

@@ -150,6 +150,7 @@ fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: N
     task.clear_child_tid.store(0, Ordering::Relaxed);
     futex::exec_begins(task);
     crate::rseq::forget(task);
+    task.process.posix_timers.clear();
     *task.restart.lock() = Restart::None;
     *task.alt_stack.lock() = AltStack::DISABLED;
     if let Some(actions) = task.process.actions() {

@@ -165,6 +165,9 @@ pub fn rt_sigtimedwait(task: &Task, set: UserPtr<u64>, info: UserPtr<[u8; SIGINF
             }
         }
     };
+    if let Cause::Timer { id, overrun, .. } = found.cause {
+        task.process.posix_timers.taken(id, overrun);
+    }
     if !info.is_null() {
         info.write(found.encode())?;
     }
@@ -185,7 +188,7 @@ pub fn sigaltstack(task: &Task, regs: &UserRegs, new: UserPtr<[u64; 3]>, old: Us
     Ok(())
 }
 
-const SS_AUTODISARM: u32 = 1 << 31;
+use super::frame::SS_AUTODISARM;
 
 pub(super) fn set_alt_stack(task: &Task, new: AltStack, sp: u64) -> Result {
     let mut alt = task.alt_stack.lock();

@@ -118,6 +118,9 @@ fn next(task: &Task, mut seen: Option<SigInfo>) -> Next {
             recalculate_locked(&s, task);
             return Next::Nothing;
         };
+        if let super::Cause::Timer { id, overrun, .. } = info.cause {
+            task.process.posix_timers.taken(id, overrun);
+        }
         if !told && ptrace::link::sees(task, info.signal) {
             return Next::Tell(info);
         }

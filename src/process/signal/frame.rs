@@ -29,6 +29,9 @@ const FRAME_SIZE: usize = RECORDS + RECORDS_SIZE;
 /// What we fill of it: up to the terminator behind the ESR record.
 const USED: usize = RECORDS + FP_SIZE + ESR_SIZE + 16;
 
+/// The stack is disabled when a handler is entered, and set again when it returns.
+pub(super) const SS_AUTODISARM: u32 = 1 << 31;
+
 const FP_MAGIC: u32 = 0x4650_8001;
 const FP_SIZE: usize = 528;
 const ESR_MAGIC: u32 = 0x4553_5201;
@@ -77,7 +80,8 @@ impl Bytes<'_> {
 
 /// Whether `sp` lies on the alternate stack.
 pub(crate) fn on_alt_stack(alt: &AltStack, sp: u64) -> bool {
-    alt.size != 0 && sp > alt.base && sp - alt.base <= alt.size
+    // One that disarms itself is nobody's while a handler runs on it.
+    alt.size != 0 && alt.flags & SS_AUTODISARM == 0 && sp > alt.base && sp - alt.base <= alt.size
 }
 
 /// Writes the frame and points the registers at the handler. EFAULT when the stack cannot take it;
@@ -135,6 +139,9 @@ pub(super) fn push(task: &Task, regs: &mut UserRegs, info: &SigInfo, action: &Ac
     } else {
         crate::exec::sigreturn_trampoline(task).ok_or(Errno::EFAULT)?
     };
+    if alt.flags & SS_AUTODISARM != 0 {
+        *task.alt_stack.lock() = AltStack::DISABLED;
+    }
     regs.x[0] = u64::from(info.signal.number());
     if action.has(g::SA_SIGINFO) {
         regs.x[1] = frame;

@@ -19,6 +19,8 @@ pub enum Cause {
     Child { code: i32, pid: u32, uid: u32, status: i32, utime: Nanos, stime: Nanos },
     /// A fault of the thread itself: the address it faulted on.
     Fault { code: i32, addr: u64 },
+    /// A timer of `timer_create(2)`: what expired beyond the first while the signal was queued.
+    Timer { id: u32, overrun: u64, value: u64 },
     /// Bytes behind the three header words, as a program handed them to `rt_sigqueueinfo`.
     Queued { code: i32, fields: [u8; SIGINFO_SIZE - 16] },
 }
@@ -49,6 +51,7 @@ impl SigInfo {
     pub fn code(&self) -> i32 {
         match self.cause {
             Cause::Kernel => g::SI_KERNEL as i32,
+            Cause::Timer { .. } => g::SI_TIMER,
             Cause::User { code, .. } | Cause::Child { code, .. } | Cause::Fault { code, .. } | Cause::Queued { code, .. } => {
                 code
             }
@@ -83,6 +86,11 @@ impl SigInfo {
                 out.u64(40, clock_ticks(stime));
             }
             Cause::Fault { addr, .. } => out.u64(16, addr),
+            Cause::Timer { id, overrun, value } => {
+                out.u32(16, id);
+                out.u32(20, overrun.min(i32::MAX as u64) as u32);
+                out.u64(24, value);
+            }
             Cause::Queued { fields, .. } => {
                 if let Some(to) = out.bytes.get_mut(16..) {
                     to.copy_from_slice(&fields);
@@ -150,6 +158,20 @@ impl SigQueue {
     /// The instance at a place in the queue (PTRACE_PEEKSIGINFO).
     pub fn nth(&self, i: usize) -> Option<SigInfo> {
         self.queue.get(i).copied()
+    }
+    /// Counts another expiry into a timer's signal that is queued already; false if there is none.
+    pub(super) fn count_expiry(&mut self, timer: u32, more: u64) -> bool {
+        let queued = self.queue.iter_mut().find_map(|q| match &mut q.cause {
+            Cause::Timer { id, overrun, .. } if *id == timer => Some(overrun),
+            _ => None,
+        });
+        match queued {
+            Some(overrun) => {
+                *overrun = overrun.saturating_add(more);
+                true
+            }
+            None => false,
+        }
     }
     /// Takes the signal to deliver next out of those not in `blocked`.
     pub fn pop(&mut self, blocked: SigSet) -> Option<SigInfo> {

@@ -1,6 +1,6 @@
 //! From a cause to a queue, and the wake-up of a thread that will take it.
 
-use super::{Action, DefaultAction, SigInfo, SigSet, Signal};
+use super::{Action, Cause, DefaultAction, SigInfo, SigSet, Signal};
 use crate::task::{FAMILY, JobEvent, Process, ProcessSignals, Task};
 use abi::{Errno, Result};
 use arch::thread::{FATAL_PENDING, SIGNAL_PENDING};
@@ -62,6 +62,28 @@ pub fn send_to_group(ns: &crate::pid::PidNamespace, pgrp: u32, info: SigInfo, mu
         }
     }
     (members, sent)
+}
+
+/// Sends the signal of a timer, to the process or to a thread of it, unless it is queued already:
+/// then it only counts. Any context.
+pub(crate) fn send_timer_signal(process: &KArc<Process>, thread: Option<u32>, info: SigInfo) {
+    let Cause::Timer { id, overrun, .. } = info.cause else { return };
+    let action = process.action(info.signal);
+    let mut s = process.signals.lock_irq();
+    match thread {
+        None => {
+            if !s.members.is_empty() && !s.shared.count_expiry(id, overrun.saturating_add(1)) {
+                s.queue(process, None, info, action);
+            }
+        }
+        Some(tid) => {
+            let Some(task) = s.members.iter().find(|t| t.id() == tid).cloned() else { return };
+            let counted = task.signals.lock().queue.count_expiry(id, overrun.saturating_add(1));
+            if !counted {
+                s.queue(process, Some(&task), info, action);
+            }
+        }
+    }
 }
 
 /// False when the queue had no memory for a real-time signal.

@@ -49,6 +49,7 @@ mod system;
 mod threads;
 mod time;
 mod unix;
+mod timers;
 
 use check::{Case, Stop};
 
@@ -81,6 +82,7 @@ const GROUPS: &[&[Case]] = &[
     signals::CASES,
     scheduling::CASES,
     time::CASES,
+    timers::CASES,
     ids::CASES,
     proc::CASES,
     procpid::CASES,
