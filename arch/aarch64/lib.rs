@@ -48,6 +48,7 @@ pub mod smp;
 pub mod thread;
 pub mod thread_switch;
 pub mod user;
+pub mod vdso;
 
 pub use kernel_trait::*;
 

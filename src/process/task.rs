@@ -234,8 +234,8 @@ pub struct Process {
     pub(crate) real_timer: Once<crate::itimer::RealTimer>,
     pub(crate) cpu_timers: crate::cpu_timers::CpuTimers,
     pub(crate) posix_timers: crate::posix_timers::PosixTimers,
-    /// Address of the code that signal handlers return to.
-    pub(crate) sigreturn: AtomicU64,
+    /// Where the vDSO is mapped.
+    pub(crate) vdso: AtomicU64,
     pub(crate) oom_score_adj: sync::atomic::AtomicI32,
     /// Who beside its ancestors may trace it (`prctl(2)`, PR_SET_PTRACER).
     pub(crate) tracer_allowed: AtomicU64,
@@ -395,7 +395,7 @@ impl Process {
             real_timer: Once::new(),
             cpu_timers: crate::cpu_timers::CpuTimers::new(spec.limits.soft(abi::raw::general::RLIMIT_CPU)),
             posix_timers: crate::posix_timers::PosixTimers::new(),
-            sigreturn: AtomicU64::new(0),
+            vdso: AtomicU64::new(0),
             oom_score_adj: sync::atomic::AtomicI32::new(0),
             tracer_allowed: AtomicU64::new(0),
         })?)
@@ -406,7 +406,7 @@ impl Process {
         self.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         self.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.sigreturn.store(parent.sigreturn.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.vdso.store(parent.vdso.load(Ordering::Relaxed), Ordering::Relaxed);
         let exe = parent.exe.lock().clone();
         *self.exe.lock() = exe;
     }

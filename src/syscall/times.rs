@@ -105,7 +105,7 @@ pub fn clock_getres(task: &Task, id: i32, out: UserPtr<Timespec>) -> Result {
     if out.is_null() {
         return Ok(());
     }
-    out.write(Nanos(if coarse { Nanos::PER_SEC / process::USER_HZ } else { 1 }).to_timespec())
+    out.write((if coarse { time::timekeeper::COARSE_STEP } else { Nanos(1) }).to_timespec())
 }
 
 pub fn gettimeofday(_: &Task, tv: UserPtr<g::timeval>, tz: UserPtr<[i32; 2]>) -> Result {

@@ -7,7 +7,7 @@
 use crate::conversion::Conversion;
 use abi::{Errno, Nanos, Result};
 use sync::{
-    LockClass, SeqLock,
+    LockClass, Once, SeqLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -141,8 +141,29 @@ impl Timekeeper {
     }
 }
 
-pub(crate) fn init(counter: u64, frequency: u64) {
+/// Who tells programs about the clocks without a call: the vDSO.
+static PUBLISHER: Once<fn(&Timekeeper)> = Once::new();
+
+/// Sets who is told of every change, and tells it how things are. `publish` runs with the
+/// timekeeper's lock held: it must not read a clock, wait or log.
+pub fn set_publisher(publish: fn(&Timekeeper)) {
+    PUBLISHER.call_once(|| publish);
+    update(|_| ());
+}
+
+/// Changes the parameters.
+fn update<R>(change: impl FnOnce(&mut Timekeeper) -> R) -> R {
     TIMEKEEPER.update(|tk| {
+        let out = change(tk);
+        if let Some(publish) = PUBLISHER.get() {
+            publish(tk);
+        }
+        out
+    })
+}
+
+pub(crate) fn init(counter: u64, frequency: u64) {
+    update(|tk| {
         tk.base_ticks = counter;
         tk.base = Nanos::ZERO;
         tk.conversion = Conversion::new(frequency);
@@ -198,7 +219,7 @@ pub fn set_realtime(now: Nanos) -> Result {
     if now > REALTIME_MAX {
         return Err(Errno::EINVAL);
     }
-    TIMEKEEPER.update(|tk| {
+    update(|tk| {
         let monotonic = tk.monotonic();
         if now < monotonic {
             return Err(Errno::EINVAL);
@@ -223,7 +244,7 @@ pub fn tai_offset() -> i32 {
 
 /// Sets TAI minus UTC.
 pub fn set_tai_offset(seconds: i32) {
-    TIMEKEEPER.update(|tk| tk.tai_offset = seconds);
+    update(|tk| tk.tai_offset = seconds);
 }
 
 /// The counter value at which the monotonic clock reaches `at`.

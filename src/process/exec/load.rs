@@ -5,7 +5,7 @@ use super::{
     elf,
     formats::{Binary, Format, Loaded},
     layout::{self, PIE_BASE, Places},
-    trampoline,
+    vdso,
 };
 use crate::task::{Memory, Task};
 use abi::{Errno, PAGE_MASK, PAGE_SIZE, Result, USER_END, UserAddr, page_align_up, raw::auxvec as at};
@@ -20,7 +20,7 @@ pub(super) struct Image {
     pub memory: KArc<Memory>,
     pub entry: u64,
     pub stack: u64,
-    pub sigreturn: u64,
+    pub vdso: u64,
     /// Where the stack says which descriptor the interpreter finds its file at (AT_EXECFD).
     pub execfd_at: Option<u64>,
     /// The caller may read the interpreter.
@@ -62,7 +62,7 @@ fn build(task: &Task, binary: &Binary, new: &super::NewCredentials) -> Result<Im
     let limits = crate::limits::for_memory(&task.process);
     let mm = AddressSpace::new()?;
     let memory = KArc::try_new(Memory::new(mm.clone()))?;
-    let mut image = Image { memory, entry: 0, stack: 0, sigreturn: 0, execfd_at: None, readable: true };
+    let mut image = Image { memory, entry: 0, stack: 0, vdso: 0, execfd_at: None, readable: true };
     let places = Places::choose(new.personality, limits.stack);
     let mut layout =
         Layout { mmap_base: UserAddr(places.mmap_base), bottom_up: places.bottom_up, ..Layout::default() };
@@ -121,8 +121,8 @@ fn build(task: &Task, binary: &Binary, new: &super::NewCredentials) -> Result<Im
             ..MapRequest::default()
         });
     }
-    image.sigreturn = trampoline::map(&mm)?;
-    let aux = Auxiliary { binary, plan: &plan, bias, interpreter_bias, new, places: &places };
+    image.vdso = vdso::map(&mm)?;
+    let aux = Auxiliary { vdso: image.vdso, binary, plan: &plan, bias, interpreter_bias, new, places: &places };
     (image.stack, image.execfd_at) = write_stack(&mm, &mut layout, &aux)?;
     layout.start_stack = UserAddr(image.stack);
     mm.set_layout(layout);
@@ -249,6 +249,8 @@ fn fill_layout(layout: &mut Layout, plan: &elf::Plan, bias: u64) {
 
 /// AT_FLAGS: argv[0] is the original one, not the file's name (AT_FLAGS_PRESERVE_ARGV0).
 const PRESERVED_ARGV0: u64 = 1;
+/// Where the vDSO's ELF header is.
+const AT_SYSINFO_EHDR: u32 = 33;
 const PLATFORM: &[u8] = b"aarch64\0";
 /// Most entries that [`write_stack`] makes.
 const MAX_AUX: usize = 24;
@@ -259,6 +261,7 @@ fn stack_bytes(a: &Arguments, filename: &[u8]) -> usize {
 }
 
 struct Auxiliary<'a> {
+    vdso: u64,
     binary: &'a Binary,
     plan: &'a elf::Plan,
     bias: u64,
@@ -306,6 +309,7 @@ fn write_stack(mm: &KArc<AddressSpace>, layout: &mut Layout, aux: &Auxiliary<'_>
     let c = &aux.new.cred;
     let mut v: ArrayVec<[u64; 2], MAX_AUX> = ArrayVec::new();
     let mut aux_entry = |kind: u32, value: u64| v.try_push([u64::from(kind), value]).map_err(|_| Errno::E2BIG);
+    aux_entry(AT_SYSINFO_EHDR, aux.vdso)?;
     aux_entry(at::AT_HWCAP, arch::features::hwcap())?;
     aux_entry(at::AT_PAGESZ, PAGE_SIZE as u64)?;
     aux_entry(at::AT_CLKTCK, crate::signal::USER_HZ)?;

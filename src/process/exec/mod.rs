@@ -17,7 +17,7 @@ mod load;
 mod misc;
 mod misc_fs;
 mod script;
-mod trampoline;
+mod vdso;
 
 pub use args::Arguments;
 
@@ -141,7 +141,7 @@ fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: N
     let exe = binary.file;
     drop(sched::set_user_space(Some(kalloc::karc_as!(memory.space.clone() => dyn sched::UserSpace))));
     drop(task.set_mm(Some(memory)));
-    task.process.sigreturn.store(image.sigreturn, Ordering::Relaxed);
+    task.process.vdso.store(image.vdso, Ordering::Relaxed);
     let (entry, stack) = (image.entry, image.stack);
     if let Some(old) = old {
         let mut t = task.process.times.lock();
@@ -282,8 +282,8 @@ fn become_leader(task: &Task, process: &Process) {
 
 /// Address of the code that a signal handler returns to.
 pub(crate) fn sigreturn_trampoline(task: &Task) -> Option<u64> {
-    let at = task.process.sigreturn.load(Ordering::Relaxed);
-    (at != 0).then_some(at)
+    let vdso = task.process.vdso.load(Ordering::Relaxed);
+    (vdso != 0).then(|| vdso + arch::vdso::sigreturn_offset())
 }
 
 /// Whether `path` is what a process runs, for /proc.
@@ -291,9 +291,9 @@ pub fn executable(process: &Process) -> Option<Path> {
     process.exe.lock().as_ref().map(|e| e.file.path.clone())
 }
 
-/// Makes the page that signal handlers return through, and the files of exec; once, at boot.
+/// Makes the vDSO and the files of exec; once, at boot.
 pub(crate) fn init() -> Result {
-    trampoline::init()?;
+    vdso::init()?;
     misc_fs::init()?;
     layout::init()?;
     sysctl::add_number("sys/fs/suid_dumpable", &SUID_DUMPABLE)

@@ -50,6 +50,7 @@ mod threads;
 mod time;
 mod unix;
 mod timers;
+mod vdso;
 
 use check::{Case, Stop};
 
@@ -74,6 +75,7 @@ const GROUPS: &[&[Case]] = &[
     elf::CASES,
     formats::CASES,
     places::CASES,
+    vdso::CASES,
     jobs::CASES,
     pty::CASES,
     threads::CASES,
