@@ -194,6 +194,11 @@ impl Area {
         if self.has_file { self.state.read().file.clone() } else { None }
     }
 
+    /// Whether pages of its own were ever mapped in it (Linux: `anon_vma`).
+    pub fn has_private_pages(&self) -> bool {
+        self.family.get().is_some()
+    }
+
     /// The family, once there is one.
     pub(crate) fn family(&self) -> Option<&KArc<Family>> {
         self.family.get()

@@ -48,6 +48,19 @@ impl Tables {
         });
     }
 
+    /// The address of the first used entry in the range.
+    pub(crate) fn first_used(&self, start: u64, end: u64) -> Option<u64> {
+        let mut first = None;
+        let _ = self.0.visit_used(UserAddr(start), UserAddr(end), |addr, slot| {
+            if slot.get().is_none() {
+                return ControlFlow::Continue(());
+            }
+            first = Some(addr.0);
+            ControlFlow::Break(())
+        });
+        first
+    }
+
     /// Calls `f` with every entry that has a table, empty ones too.
     pub(crate) fn visit_all(&self, start: u64, end: u64, mut f: impl FnMut(u64, &mut PteSlot<'_>)) {
         let _ = self.0.visit(UserAddr(start), UserAddr(end), |addr, slot| {

@@ -9,6 +9,7 @@
 //!
 //! Lock order: see [`task`].
 
+mod coredump;
 pub mod cpu_timers;
 pub mod cred;
 pub mod deadline;
@@ -89,5 +90,6 @@ pub fn prepare() -> Result {
         let ids = |t: &Task| t.with_cred(|c| net::Ids { pid: t.process().id(), uid: c.euid, gid: c.egid });
         with_current(ids).and_then(Result::ok).unwrap_or_default()
     });
-    exec::init()
+    exec::init()?;
+    coredump::init()
 }

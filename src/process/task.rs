@@ -224,6 +224,8 @@ pub struct Process {
     pub(crate) has_execed: AtomicBool,
     /// Who may look into the process and whether it leaves a core: see [`Dumpable`].
     pub(crate) dumpable: AtomicU32,
+    /// Which mappings go into a core.
+    pub(crate) coredump_filter: AtomicU32,
     pub(crate) no_new_privs: AtomicBool,
     /// Orphans of the descendants come to this process (`PR_SET_CHILD_SUBREAPER`).
     pub(crate) child_subreaper: AtomicBool,
@@ -294,6 +296,8 @@ pub(crate) struct ProcessSignals {
     pub event: Option<JobEvent>,
     /// Status with which the whole process ends; set once.
     pub group_exit: Option<u32>,
+    /// A core that is being written: threads on their way out wait for it.
+    pub core: Option<KArc<crate::coredump::Core>>,
     /// The task that is in exec and waits for the others to end.
     pub exec_by: Option<u32>,
 }
@@ -365,6 +369,7 @@ impl Process {
                     stops: 0,
                     event: None,
                     group_exit: None,
+                    core: None,
                     exec_by: None,
                 },
                 &SIGNALS,
@@ -388,6 +393,7 @@ impl Process {
             start_time: time::boottime(),
             has_execed: AtomicBool::new(false),
             dumpable: AtomicU32::new(Dumpable::User as u32),
+            coredump_filter: AtomicU32::new(crate::coredump::DEFAULT_FILTER),
             no_new_privs: AtomicBool::new(false),
             child_subreaper: AtomicBool::new(false),
             parent_death_signal: AtomicU32::new(0),
@@ -404,6 +410,7 @@ impl Process {
     /// What a child process takes over beside memory, files and rights.
     pub(crate) fn inherit(&self, parent: &Process) {
         self.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.coredump_filter.store(parent.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
         self.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         self.vdso.store(parent.vdso.load(Ordering::Relaxed), Ordering::Relaxed);

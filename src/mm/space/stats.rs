@@ -147,6 +147,16 @@ impl AddressSpace {
         self.area_from(addr.0)
     }
 
+    /// The first page in the range that is worth writing down: one that is mapped, or that a file
+    /// can give.
+    pub fn next_present(&self, from: UserAddr, end: UserAddr) -> Option<UserAddr> {
+        let area = self.area_at(from.0)?;
+        if area.has_file || from >= end {
+            return (from < end).then_some(from);
+        }
+        self.table.first_used(from.0, end.0.min(area.end)).map(UserAddr)
+    }
+
     /// The protection at an address; `None` when nothing is mapped there.
     pub fn protection_at(&self, addr: UserAddr) -> Option<crate::Prot> {
         let guard = rcu::read_lock();

@@ -4,6 +4,7 @@ use super::{View, stat::name};
 use crate::task::Task;
 use abi::{Errno, Result, raw::general as g};
 use core::fmt::Write;
+use sync::atomic::Ordering;
 use vfs::pseudo::{SeqBuf, no_memory};
 
 pub(super) fn cmdline(task: &View, out: &mut SeqBuf) -> Result {
@@ -16,6 +17,23 @@ pub(super) fn cmdline(task: &View, out: &mut SeqBuf) -> Result {
 pub(super) fn personality(task: &View, out: &mut SeqBuf) -> Result {
     super::allowed(task, super::Access::Attach)?;
     writeln!(out, "{:08x}", task.personality().bits()).map_err(no_memory)
+}
+
+pub(super) fn coredump_filter(task: &View, out: &mut SeqBuf) -> Result {
+    writeln!(out, "{:08x}", task.process.coredump_filter.load(Ordering::Relaxed)).map_err(no_memory)
+}
+
+pub(super) fn set_coredump_filter(task: &Task, data: &[u8]) -> Result {
+    let text = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?.trim();
+    let number = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None if text.len() > 1 && text.starts_with('0') => u32::from_str_radix(text, 8),
+        None => text.parse(),
+    };
+    // Kinds that nobody knows are dropped (MMF_DUMP_FILTER_MASK).
+    let kinds = number.map_err(|_| Errno::EINVAL)? & 0x1ff;
+    task.process.coredump_filter.store(kinds, Ordering::Relaxed);
+    Ok(())
 }
 
 pub(super) fn comm(task: &View, out: &mut SeqBuf) -> Result {

@@ -218,7 +218,7 @@ pub(super) fn environ(mm: &AddressSpace, out: &mut SeqBuf) -> Result {
 }
 
 /// The vector lies behind the environment's pointers; it is read from the program's stack.
-pub(super) fn auxv(mm: &AddressSpace, out: &mut SeqBuf) -> Result {
+pub(crate) fn auxv(mm: &AddressSpace, out: &mut SeqBuf) -> Result {
     let l = mm.layout();
     let stack = range(mm, l.start_stack, l.arg_start)?;
     let mut words = stack.chunks_exact(8);

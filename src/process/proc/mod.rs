@@ -13,6 +13,8 @@ mod mounts;
 mod stat;
 mod sysctl;
 
+pub(crate) use memory::auxv;
+
 use crate::{
     init,
     ptrace::{
@@ -167,6 +169,7 @@ static ENTRIES: &[Named] = &[
     file("environ", 0o400, memory_text(memory::environ)),
     file("auxv", 0o400, memory_text(memory::auxv)),
     file("personality", 0o400, Entry::Text(files::personality)),
+    file("coredump_filter", 0o644, Entry::Writable(files::coredump_filter, files::set_coredump_filter)),
     file("status", 0o444, Entry::Text(stat::status)),
     file("limits", 0o444, Entry::Text(files::limits)),
     file("sched", 0o444, Entry::Text(stat::sched)),

@@ -18,7 +18,8 @@ enum Next {
     Handler(SigInfo, Action),
     /// Leave the process; the status is in `group_exit`.
     Exit(u32),
-    Core(Signal),
+    /// End the process, and leave a core if it is to.
+    Core(SigInfo),
     Park,
     /// A stop that the tracer or the process's stop asks of a traced thread.
     Trap,
@@ -42,11 +43,13 @@ pub(crate) fn deliver(task: &Task, regs: &mut UserRegs) {
             Next::Nothing => break,
             Next::Exit(status) => {
                 ptrace::stop::exit_event(task, regs, status);
+                crate::coredump::stand_still(task, regs);
                 exit::exit_thread(task, status)
             }
-            Next::Core(signal) => {
-                ptrace::stop::exit_event(task, regs, signal.number());
-                exit::exit_group(task, signal.number());
+            Next::Core(info) => {
+                let status = crate::coredump::end_process(task, regs, &info);
+                ptrace::stop::exit_event(task, regs, status);
+                exit::exit_group(task, status);
             }
             Next::Park => park(task),
             Next::Trap => ptrace::stop::trap(task, regs),
@@ -161,7 +164,7 @@ fn next(task: &Task, mut seen: Option<SigInfo>) -> Next {
                 s.begin_group_exit(info.signal.number());
                 return Next::Exit(info.signal.number());
             }
-            DefaultAction::Core => return Next::Core(info.signal),
+            DefaultAction::Core => return Next::Core(info),
         }
     }
 }

@@ -107,6 +107,10 @@ fn enqueue(process: &KArc<Process>, task: Option<&Task>, info: SigInfo) -> (bool
         if s.members.is_empty() || task.is_some_and(Task::has_exited) {
             return (true, false);
         }
+        if s.core.is_some() && signal != Signal::KILL {
+            // The process has ended already; only SIGKILL cuts its core short.
+            return (true, false);
+        }
         if signal == Signal::CONT {
             s.flush(SigSet::STOPS);
             if s.stop.take().is_some() {

@@ -10,6 +10,7 @@
 
 #[macro_use]
 mod check;
+mod cores;
 mod areas;
 mod cpu;
 mod crowds;
@@ -76,6 +77,7 @@ const GROUPS: &[&[Case]] = &[
     formats::CASES,
     places::CASES,
     vdso::CASES,
+    cores::CASES,
     jobs::CASES,
     pty::CASES,
     threads::CASES,
