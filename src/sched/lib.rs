@@ -2,9 +2,9 @@
 //! Threads and who runs: run queues and the fair class, the switch's safe side, wait queues and
 //! the locks that sleep, kernel threads, time accounting.
 //!
-//! Who reads this for the first time begins with [`wait`] (why no wake-up is lost: `sleeper.rs`),
-//! goes on to `cpu.rs` (from one thread to the next), `runqueue.rs`, `rt.rs` and `fair.rs` (who is
-//! next), and ends in the crate sched-switch, where the registers change.
+//! Who reads this for the first time begins with [`wait`] (why no wake-up is lost: `thread_queue.rs`,
+//! `sleeper.rs`), goes on to `cpu.rs` (from one thread to the next), `runqueue.rs`, `rt.rs` and
+//! `fair.rs` (who is next), and ends in the crate sched-switch, where the registers change.
 //!
 //! # Rules
 //! - One way to sleep: [`WaitQueue::wait_until`] and what is built on it. Sleeping locks, sleeps
@@ -42,6 +42,7 @@ pub mod smp;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod thread_queue;
 mod tick;
 mod user_space;
 pub mod wait;

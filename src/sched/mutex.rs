@@ -4,7 +4,7 @@
 //! one that has waited longest; a newcomer may be faster, and whoever was woken for nothing waits
 //! in front from then on. Registered with the lock-order checker.
 
-use crate::wait::{Manner, Outcome, Sleep, ThreadQueue};
+use crate::thread_queue::{Manner, Outcome, Sleep, ThreadQueue};
 use abi::{Errno, Result};
 use core::{
     ops::{Deref, DerefMut},

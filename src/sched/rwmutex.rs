@@ -5,7 +5,7 @@
 //! reader that was woken enters before writers that still wait: so both sides advance. Registered
 //! with the lock-order checker, readers as well as writers: a reader may wait for a writer.
 
-use crate::wait::{Manner, Outcome, Sleep, ThreadQueue};
+use crate::thread_queue::{Manner, Outcome, Sleep, ThreadQueue};
 use abi::{Errno, Result};
 use core::{
     ops::{Deref, DerefMut},

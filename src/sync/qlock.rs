@@ -24,8 +24,9 @@ const LEVELS: usize = 4;
 
 /// How often a newcomer tries the byte before it stands in the queue. A waiter at the front may be
 /// a virtual CPU that its host does not run at the moment; then those that run pass it instead of
-/// waiting for it. Models leave this out: it adds states, but no order that the byte alone has not.
-const TRIES: u32 = if cfg!(loom) { 0 } else { 64 };
+/// waiting for it. Models choose a smaller number, and run without as well.
+#[cfg(not(loom))]
+const TRIES: u32 = 64;
 
 /// A waiter's place in a queue.
 struct Node {
@@ -100,11 +101,11 @@ impl QueueLock {
         self.tail.load(Ordering::Relaxed) == 0 && self.try_byte()
     }
 
-    /// Takes the lock as the CPU with this index.
+    /// Takes the lock as the CPU with this index, after `tries` attempts to pass the queue.
     #[inline]
-    pub fn lock<const CPUS: usize>(&self, pool: &NodePool<CPUS>, cpu: impl FnOnce() -> usize) {
+    pub fn lock<const CPUS: usize>(&self, pool: &NodePool<CPUS>, tries: u32, cpu: impl FnOnce() -> usize) {
         if !self.try_lock() {
-            self.lock_slow(pool, cpu());
+            self.lock_slow(pool, tries, cpu());
         }
     }
 
@@ -112,7 +113,7 @@ impl QueueLock {
     #[cfg(not(loom))]
     #[inline]
     pub fn lock_here(&self) {
-        self.lock(&NODES, || arch::cpu::id().index());
+        self.lock(&NODES, TRIES, || arch::cpu::id().index());
     }
 
     /// In a model the threads are no CPUs with nodes of their own: they compete for the byte. The
@@ -150,8 +151,8 @@ impl QueueLock {
     }
 
     #[cold]
-    fn lock_slow<const CPUS: usize>(&self, pool: &NodePool<CPUS>, cpu: usize) {
-        for _ in 0..TRIES {
+    fn lock_slow<const CPUS: usize>(&self, pool: &NodePool<CPUS>, tries: u32, cpu: usize) {
+        for _ in 0..tries {
             if self.try_byte() {
                 return;
             }

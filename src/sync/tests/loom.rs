@@ -18,6 +18,8 @@ struct Locked<const CPUS: usize> {
     lock: QueueLock,
     pool: NodePool<CPUS>,
     data: UnsafeCell<u32>,
+    /// How often a newcomer tries to pass the queue.
+    tries: u32,
 }
 
 // Loom reports accesses to the cell that the lock does not separate.
@@ -25,8 +27,8 @@ unsafe impl<const CPUS: usize> Sync for Locked<CPUS> {}
 unsafe impl<const CPUS: usize> Send for Locked<CPUS> {}
 
 impl<const CPUS: usize> Locked<CPUS> {
-    fn new() -> Arc<Self> {
-        let new = Self { lock: QueueLock::new(), pool: NodePool::new(), data: UnsafeCell::new(0) };
+    fn new(tries: u32) -> Arc<Self> {
+        let new = Self { lock: QueueLock::new(), pool: NodePool::new(), data: UnsafeCell::new(0), tries };
         new.pool.touch();
         assert!(new.lock.try_lock());
         new.lock.unlock();
@@ -34,7 +36,7 @@ impl<const CPUS: usize> Locked<CPUS> {
     }
 
     fn add(&self, cpu: usize) {
-        self.lock.lock(&self.pool, || cpu);
+        self.lock.lock(&self.pool, self.tries, || cpu);
         self.data.with_mut(|n| unsafe { *n += 1 });
         self.lock.unlock();
     }
@@ -44,9 +46,9 @@ impl<const CPUS: usize> Locked<CPUS> {
     }
 }
 
-fn contend<const CPUS: usize>(preemptions: usize, rounds: usize) {
+fn contend<const CPUS: usize>(preemptions: usize, rounds: usize, tries: u32) {
     model(preemptions, move || {
-        let locked = Locked::<CPUS>::new();
+        let locked = Locked::<CPUS>::new(tries);
         let threads: Vec<_> = (1..CPUS)
             .map(|cpu| {
                 let locked = locked.clone();
@@ -61,18 +63,28 @@ fn contend<const CPUS: usize>(preemptions: usize, rounds: usize) {
 
 #[test]
 fn queue_lock_excludes_two_cpus_that_take_it_twice() {
-    contend::<2>(3, 2);
+    contend::<2>(3, 2, 0);
 }
 
 #[test]
 fn queue_lock_hands_over_between_three_cpus() {
-    contend::<3>(2, 1);
+    contend::<3>(2, 1, 0);
+}
+
+#[test]
+fn queue_lock_excludes_when_newcomers_pass_the_queue() {
+    contend::<2>(3, 2, 2);
+}
+
+#[test]
+fn queue_lock_hands_over_when_newcomers_pass_the_queue() {
+    contend::<3>(2, 1, 1);
 }
 
 #[test]
 fn queue_lock_try_lock_excludes() {
     model(3, || {
-        let locked = Locked::<2>::new();
+        let locked = Locked::<2>::new(0);
         let other = {
             let locked = locked.clone();
             thread::spawn(move || locked.add(1))
@@ -92,19 +104,19 @@ fn an_interrupted_waiter_has_a_second_node() {
     // The CPU waits in one lock while its "interrupt" takes another, as nested levels do: here
     // one thread holds B and takes A, the other only A; both locks share the nodes.
     model(2, || {
-        let a = Locked::<2>::new();
+        let a = Locked::<2>::new(0);
         let b = Arc::new(QueueLock::new());
         assert!(b.try_lock());
         b.unlock();
         let other = {
             let (a, b) = (a.clone(), b.clone());
             thread::spawn(move || {
-                b.lock(&a.pool, || 1);
+                b.lock(&a.pool, 0, || 1);
                 a.add(1);
                 b.unlock();
             })
         };
-        b.lock(&a.pool, || 0);
+        b.lock(&a.pool, 0, || 0);
         a.add(0);
         b.unlock();
         other.join().unwrap();
