@@ -322,8 +322,17 @@ impl KArc<dyn Any + Send + Sync> {
 #[inline]
 fn saturate(count: &AtomicU32, old: u32) {
     if old >= MAX_COUNT {
-        // Half the range is between here and zero: no number of CPUs crosses it before this store.
-        count.store(MAX_COUNT + MAX_COUNT / 2, Ordering::Relaxed);
+        stay_saturated(count);
+    }
+}
+
+#[cold]
+fn stay_saturated(count: &AtomicU32) {
+    static WARNED: AtomicU32 = AtomicU32::new(0);
+    // Half the range is between here and zero: no number of CPUs crosses it before this store.
+    count.store(MAX_COUNT + MAX_COUNT / 2, Ordering::Relaxed);
+    if WARNED.swap(1, Ordering::Relaxed) == 0 {
+        klog::print(klog::Level::Err, format_args!("BUG: a reference count saturated; its object is leaked"));
     }
 }
 
@@ -563,6 +572,33 @@ mod tests {
         fn drop(&mut self) {
             self.0.fetch_add(1, SeqCst);
         }
+    }
+
+    #[test]
+    fn a_count_that_saturates_never_frees_its_object() {
+        struct Kept;
+        impl Drop for Kept {
+            fn drop(&mut self) {
+                panic!("an object with a saturated count was freed");
+            }
+        }
+        let arc = KArc::try_new(Kept).unwrap();
+        // As if almost all the handles that a count can hold had been made.
+        arc.inner().strong.store(MAX_COUNT, Ordering::Relaxed);
+        let clone = arc.clone();
+        let saturated = arc.inner().strong.load(Ordering::Relaxed);
+        assert!(saturated > MAX_COUNT, "the next one saturates it");
+        let count = core::mem::ManuallyDrop::new(arc.clone());
+        for handle in [arc, clone] {
+            drop(handle);
+            assert_eq!(count.inner().strong.load(Ordering::Relaxed), saturated, "and no drop brings it down");
+        }
+        let mut warned = false;
+        klog::syslog::read_all(1 << 16, |line| {
+            warned |= String::from_utf8_lossy(line).contains("a reference count saturated");
+            true
+        });
+        assert!(warned);
     }
 
     #[test]

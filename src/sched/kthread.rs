@@ -27,6 +27,8 @@ enum Stage {
 struct Request {
     link: Link,
     name: [u8; 16],
+    /// It runs at once; otherwise whoever asked starts it.
+    start: bool,
     stage: SpinLock<Stage>,
     done: Completion,
 }
@@ -49,8 +51,17 @@ pub(crate) fn register(thread: &KArc<Thread>) {
     }
 }
 
-/// Starts a kernel thread that runs `f` and then ends. May sleep.
+/// Starts a kernel thread that runs `f` and then ends. May sleep. Fails without memory or pids.
 pub fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<KArc<Thread>> {
+    ask(name, true, f)
+}
+
+/// As [`spawn`], but the thread waits for `thread::start`.
+pub(crate) fn create(name: &str, f: impl FnOnce() + Send + 'static) -> Result<KArc<Thread>> {
+    ask(name, false, f)
+}
+
+fn ask(name: &str, start: bool, f: impl FnOnce() + Send + 'static) -> Result<KArc<Thread>> {
     let mut f = Some(f);
     let main = kbox_dyn!(move || {
         if let Some(f) = f.take() {
@@ -58,11 +69,12 @@ pub fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<KArc<Threa
         }
     } => dyn FnMut() + Send)?;
     if !DAEMON_RUNS.load(Ordering::Acquire) {
-        return make(thread_name(name), main);
+        return make(thread_name(name), start, main);
     }
     let request = KArc::try_new(Request {
         link: Link::new(),
         name: thread_name(name),
+        start,
         stage: SpinLock::new(Stage::Asked(main), &REQUEST),
         done: Completion::new(),
     })?;
@@ -81,7 +93,7 @@ pub fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> Result<KArc<Threa
     }
 }
 
-fn make(name: [u8; 16], mut main: KBox<dyn FnMut() + Send>) -> Result<KArc<Thread>> {
+fn make(name: [u8; 16], start: bool, mut main: KBox<dyn FnMut() + Send>) -> Result<KArc<Thread>> {
     let spec = ThreadSpec {
         name,
         nice: 0,
@@ -94,7 +106,9 @@ fn make(name: [u8; 16], mut main: KBox<dyn FnMut() + Send>) -> Result<KArc<Threa
         main();
     })?;
     register(&thread);
-    thread::start(&thread);
+    if start {
+        thread::start(&thread);
+    }
     Ok(thread)
 }
 
@@ -102,7 +116,7 @@ fn make(name: [u8; 16], mut main: KBox<dyn FnMut() + Send>) -> Result<KArc<Threa
 /// registered like the others.
 pub fn start_kthreadd() -> Result<KArc<Thread>> {
     let main = kbox_dyn!(daemon => dyn FnMut() + Send)?;
-    make(thread_name("kthreadd"), main)
+    make(thread_name("kthreadd"), true, main)
 }
 
 fn daemon() {
@@ -112,7 +126,7 @@ fn daemon() {
         let Some(request) = next.ready() else { continue };
         let asked = core::mem::replace(&mut *request.stage.lock(), Stage::Working);
         let answer = match asked {
-            Stage::Asked(main) => make(request.name, main),
+            Stage::Asked(main) => make(request.name, request.start, main),
             // Nobody asks twice.
             Stage::Working | Stage::Answered(_) => Err(Errno::EAGAIN),
         };

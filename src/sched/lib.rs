@@ -46,6 +46,7 @@ mod thread_queue;
 mod tick;
 mod user_space;
 pub mod wait;
+mod worker;
 
 pub use completion::Completion;
 pub use cpu::{need_resched, preempt_schedule, schedule, set_affinity, signal_wake, sum_exec_now, wake, yield_now};
@@ -63,3 +64,4 @@ pub use thread::{
     discard, enter_user, exit_current, set_user_space, start, thread_name, total_forks,
 };
 pub use wait::{Outcome, Registration, Sleep, WaitQueue, Wake, WakeCallback, sleep_until};
+pub use worker::{Control, Worker};

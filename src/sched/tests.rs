@@ -443,13 +443,107 @@ fn kthreadd_makes_threads_for_others() {
     static REGISTERED: SpinLock<Option<u64>> = SpinLock::new(None, &CLASS);
     static RAN: Completion = Completion::new();
     machine();
-    set_kthread_register(|thread| *REGISTERED.lock() = Some(thread.id()));
+    set_kthread_register(|thread| {
+        *REGISTERED.lock() = Some(thread.id());
+        if thread.name() == thread_name("armed") {
+            // In kthreadd's context: its next allocation fails.
+            kalloc::fail_nth(1);
+        }
+    });
     let id = run(|| {
         let thread = kthread::spawn("worker", || RAN.complete()).unwrap();
         RAN.wait();
         thread.id()
     });
     assert!(REGISTERED.lock().is_some_and(|last| last >= id));
+    a_thread_that_kthreadd_cannot_make_is_reported();
+}
+
+/// Part of the test above, whose hook it needs.
+fn a_thread_that_kthreadd_cannot_make_is_reported() {
+    run(|| {
+        kthread::spawn("armed", || ()).unwrap();
+        let kept = Arc::new(());
+        let theirs = kept.clone();
+        let refused = kthread::spawn("refused", move || drop(theirs));
+        assert_eq!(refused.map(|thread| thread.id()), Err(abi::Errno::ENOMEM));
+        assert_eq!(Arc::strong_count(&kept), 1, "what it was to run is dropped");
+        let done = Arc::new(Completion::new());
+        let theirs = done.clone();
+        kthread::spawn("after", move || theirs.complete()).unwrap();
+        done.wait();
+    });
+}
+
+#[test]
+fn a_worker_is_stopped_and_says_how_it_ended() {
+    machine();
+    run(|| {
+        let rounds = Arc::new(AtomicU32::new(0));
+        let theirs = rounds.clone();
+        let worker = Worker::create("stops", move |control| {
+            control.idle_until(|| theirs.load(SeqCst) != 0);
+            theirs.store(2, SeqCst);
+            control.idle_until(|| false);
+            assert!(control.should_stop());
+            Err(abi::Errno::EIO)
+        })
+        .unwrap();
+        worker.start();
+        rounds.store(1, SeqCst);
+        worker.wake();
+        while rounds.load(SeqCst) != 2 {
+            yield_now();
+        }
+        assert_eq!(worker.stop(), Err(abi::Errno::EIO));
+    });
+}
+
+#[test]
+fn a_worker_that_is_stopped_before_it_starts_never_runs() {
+    machine();
+    run(|| {
+        let ran = Arc::new(AtomicBool::new(false));
+        let theirs = ran.clone();
+        let worker = Worker::create("never", move |_| {
+            theirs.store(true, SeqCst);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(worker.stop(), Err(abi::Errno::EINTR));
+        assert!(!ran.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_parked_worker_does_nothing_until_it_is_unparked() {
+    machine();
+    run(|| {
+        let rounds = Arc::new(AtomicU32::new(0));
+        let theirs = rounds.clone();
+        let worker = Worker::create("parks", move |control| {
+            while !control.should_stop() {
+                control.park_if_asked();
+                theirs.fetch_add(1, SeqCst);
+                yield_now();
+            }
+            Ok(())
+        })
+        .unwrap();
+        worker.park().unwrap();
+        assert_eq!(rounds.load(SeqCst), 0, "parked before its first round");
+        worker.unpark();
+        while rounds.load(SeqCst) == 0 {
+            yield_now();
+        }
+        worker.park().unwrap();
+        let before = rounds.load(SeqCst);
+        for _ in 0..100 {
+            yield_now();
+        }
+        assert_eq!(rounds.load(SeqCst), before);
+        assert_eq!(worker.stop(), Ok(()), "a stop ends parking too");
+    });
 }
 
 #[test]

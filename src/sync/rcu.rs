@@ -223,9 +223,19 @@ pub fn callbacks_pending(cpu: CpuId) -> bool {
 
 /// Helps the grace period along: counts CPUs that idle, makes the others pass their scheduler.
 /// Called every few milliseconds while somebody waits; `now` is the monotonic time in nanoseconds.
+/// One CPU helps at a time: the others would take the same lock for the same look.
 pub fn force_quiescent(now: u64) {
-    RCU.force(now);
+    let next = NEXT_FORCE.load(Ordering::Relaxed);
+    // A clock of another machine (tests) may be far ahead: its mark does not count.
+    let due = now >= next || next > now + FORCE_PERIOD;
+    if due && NEXT_FORCE.compare_exchange(next, now + FORCE_PERIOD, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        RCU.force(now);
+    }
 }
+
+/// Nanoseconds between two looks at the CPUs that a grace period waits for.
+const FORCE_PERIOD: u64 = 10_000_000;
+static NEXT_FORCE: AtomicU64 = AtomicU64::new(0);
 
 /// Waits until all callbacks queued before this call on any CPU have run. May sleep.
 #[track_caller]

@@ -68,6 +68,8 @@ pub(crate) fn unpack(at: &mut Counted<'_>, parser: &mut Parser) -> Result<(), Fa
     window.try_resize(TINFL_LZ_DICT_SIZE, 0).map_err(no_memory)?;
     let mut crc = crc32fast::Hasher::new();
     let (mut pos, mut total) = (0, 0u32);
+    // What the parser refused. A stream that turns out to be damaged explains it better.
+    let mut refused = None;
     loop {
         let chunk = at.input.ahead();
         let flags = if chunk.is_empty() { 0 } else { TINFL_FLAG_HAS_MORE_INPUT };
@@ -76,7 +78,13 @@ pub(crate) fn unpack(at: &mut Counted<'_>, parser: &mut Parser) -> Result<(), Fa
         let out = window.get(pos..pos.saturating_add(made)).ok_or(Fault::BadCompression)?;
         crc.update(out);
         total = total.wrapping_add(made as u32);
-        parser.feed_all(out)?;
+        if refused.is_none() {
+            match parser.feed_all(out) {
+                Err(Fault::File(e)) => return Err(Fault::File(e)),
+                Err(fault) => refused = Some(fault),
+                Ok(()) => {}
+            }
+        }
         pos = (pos + made) & (TINFL_LZ_DICT_SIZE - 1);
         match status {
             TINFLStatus::Done => break,
@@ -92,6 +100,9 @@ pub(crate) fn unpack(at: &mut Counted<'_>, parser: &mut Parser) -> Result<(), Fa
     }
     if (number(at, 4)?, number(at, 4)?) != (crc.finalize(), total) {
         return Err(Fault::BadTrailer);
+    }
+    if let Some(fault) = refused {
+        return Err(fault);
     }
     parser.finish()
 }

@@ -115,8 +115,8 @@ impl fmt::Display for UnpackError {
             Fault::BadMode => f.write_str("a file has an unknown type"),
             Fault::BadChecksum => f.write_str("the checksum of a file is wrong"),
             Fault::Truncated => f.write_str("the archive is truncated"),
-            Fault::BadCompression => f.write_str("the compressed data is damaged"),
-            Fault::BadTrailer => f.write_str("length or checksum of the compressed data is wrong"),
+            Fault::BadCompression => f.write_str("the compressed data is corrupt"),
+            Fault::BadTrailer => f.write_str("the compressed data is corrupt: wrong length or checksum"),
             Fault::Empty => f.write_str("it is empty"),
             Fault::File(e) => write!(f, "cannot unpack: {e}"),
         }?;

@@ -217,6 +217,14 @@ fn each_fault_has_its_name() {
     let n = bad.len();
     bad[n - 8] ^= 1;
     assert_eq!(w.unpack(&bad), Err(Fault::BadTrailer));
+    // Damage that makes no sense as cpio is reported as damage, not as a wrong format.
+    let mut inner = good.clone();
+    inner[0] ^= 0x40;
+    let mut bad = gzip(&inner);
+    let (n, crc) = (bad.len(), packed.len() - 8);
+    bad[n - 8..n - 4].copy_from_slice(&packed[crc..crc + 4]);
+    assert_eq!(w.unpack(&bad), Err(Fault::BadTrailer));
+    assert_eq!(w.unpack(&gzip(&inner)), Err(Fault::BadMagic), "not damaged, but no archive");
     let mut bad = good.clone();
     bad[20] = b'x';
     assert_eq!(w.unpack(&bad), Err(Fault::BadNumber));
