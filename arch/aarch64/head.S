@@ -57,6 +57,15 @@ primary_entry:
     bl      el_setup
     mov     x25, x0
 
+    // Nobody has cleaned what lies behind the image's file: a dirty line of it that is written back
+    // later would overwrite what is written here past the caches.
+    adrp    x0, __boot_stack
+    adrp    x1, __boot_stack_top
+    bl      drop_lines
+    adrp    x0, __boot_tables
+    adrp    x1, __boot_tables_end
+    bl      drop_lines
+
     // Clear the boot tables. Written past the caches; stale clean lines are dropped below.
     adrp    x0, __boot_tables
     adrp    x1, __boot_tables_end

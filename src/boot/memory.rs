@@ -28,6 +28,9 @@ impl Map {
                 map.dropped += 1;
             }
         }
+        for r in tree.reserved_memory().filter(|r| r.no_map) {
+            map.cut(PhysRange::new(r.start, r.end()));
+        }
         for r in own {
             map.reserve(*r);
         }
@@ -47,6 +50,30 @@ impl Map {
         map
     }
 
+    /// Takes a range out of the banks, in whole pages: it is never mapped, since a CPU that runs ahead
+    /// may fetch from whatever is (firmware may answer that with an error that stops the machine).
+    fn cut(&mut self, r: PhysRange) {
+        let hole = PhysRange::new(r.start.page_down(), r.end.page_up().unwrap_or(r.end));
+        let mut behind: ArrayVec<PhysRange, MAX_RANGES> = ArrayVec::new();
+        for bank in &mut self.banks {
+            if hole.is_empty() || bank.end <= hole.start || hole.end <= bank.start {
+                continue;
+            }
+            let rest = PhysRange::new(hole.end, bank.end);
+            bank.end = hole.start.max(bank.start);
+            if !rest.is_empty() && behind.try_push(rest).is_err() {
+                self.dropped += 1;
+            }
+        }
+        self.banks.retain(|bank| !bank.is_empty());
+        for rest in behind {
+            // Without a place for it that memory is not used.
+            if self.banks.try_push(rest).is_err() {
+                self.dropped += 1;
+            }
+        }
+    }
+
     fn reserve(&mut self, r: PhysRange) {
         if !r.is_empty() && self.reserved.try_push(r).is_err() {
             // Memory that cannot be named as taken must not be given out: give up the banks behind.
@@ -62,5 +89,32 @@ impl Map {
     /// Bytes in all banks.
     pub fn total(&self) -> u64 {
         self.banks.iter().map(PhysRange::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::PhysAddr;
+
+    fn range(start: u64, end: u64) -> PhysRange {
+        PhysRange::new(PhysAddr(start), PhysAddr(end))
+    }
+
+    #[test]
+    fn memory_that_must_not_be_mapped_is_cut_out_of_its_bank() {
+        let mut map = Map::default();
+        map.banks.push(range(0x1000_0000, 0x2000_0000));
+        map.banks.push(range(0x4000_0000, 0x5000_0000));
+        map.cut(range(0x1800_0800, 0x1800_1001));
+        assert_eq!(
+            map.banks.as_slice(),
+            [range(0x1000_0000, 0x1800_0000), range(0x4000_0000, 0x5000_0000), range(0x1800_2000, 0x2000_0000)]
+        );
+        map.cut(range(0x4000_0000, 0x5000_0000));
+        map.cut(range(0x0, 0x1000));
+        map.cut(range(0x1000_0000, 0x1000_1000));
+        assert_eq!(map.banks.as_slice(), [range(0x1000_1000, 0x1800_0000), range(0x1800_2000, 0x2000_0000)]);
+        assert_eq!((map.total(), map.dropped), (0x0fff_d000, 0));
     }
 }

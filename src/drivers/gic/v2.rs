@@ -111,6 +111,9 @@ impl IrqChip for Gic {
 
     fn ack(&self) -> Option<Acked> {
         let token = self.regs.banked().get_and_acknowledge_interrupt(InterruptGroup::Group0)?.raw_value();
+        // What another CPU wrote before it sent this is read after the acknowledgement (pairs with the
+        // barrier in `send_ipi`): several interrupts may be taken in one exception.
+        barrier();
         let hw = token & ID_MASK;
         (hw < SPECIAL).then_some(Acked { hw: HwIrq(hw), token })
     }
