@@ -25,8 +25,10 @@ extern "C" fn linnet_main() -> ! {
 
     time::init();
     arch::set_kernel(&kernel::LINNET);
+    process::task::set_syscalls(syscall::dispatch);
     start::power(&tree);
     start::or_stop("scheduler", sched::init_boot_cpu());
+    start::or_stop("interrupt stacks", start::stacks::give(CpuId::BOOT));
     start::or_stop("interrupt controller", gic::init(&tree));
     start::console::panic_hooks();
     start::or_stop("timer", start::interrupts(&tree));
@@ -34,6 +36,7 @@ extern "C" fn linnet_main() -> ! {
 
     start::cpus(&tree, &options);
     start::seed_random(&tree);
+    start::stacks::randomize(&options);
     start::or_stop("PID 1", start::user::spawn(map.initrd));
     sched::idle_loop()
 }

@@ -85,6 +85,12 @@ def on_first_cpu(group, what, machine, change, *patterns):
                 group.line(False, what, f'{failure}\n{console.tail()}')
 
 
+def cpu_errata(group, machine):
+    """The errors that the CPU's design has are in the log, with what is done about them."""
+    pattern = r'CPU features: detected: .*(erratum|errata|Spectre)' if machine.linux else r'CPU errata: 1319367 on 2 CPUs: no virtual machines'
+    expect_log(group, 'cpu_errata', machine.with_(cpu='cortex-a72', smp=2), pattern)
+
+
 def kernel_stack_overflow(group, machine):
     """A CPU whose stack pointer is below its stack says so, with a backtrace, on another stack."""
     def change(stub):
@@ -141,7 +147,7 @@ def init_search(group, machine):
             group.line(True, 'init_search')
 
 
-BOOTS = [nonzero_boot_arguments, quiet_console, kernel_stack_overflow, kernel_wild_jump, init_search]
+BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, kernel_stack_overflow, kernel_wild_jump, init_search]
 
 
 def own_boots(group, machine):

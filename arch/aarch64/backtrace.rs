@@ -57,7 +57,7 @@ pub fn print_address(out: &mut dyn Write, addr: u64) {
 }
 
 /// Writes the call chain that starts at a frame record. Believes nothing: records must ascend within
-/// one stack of the current thread, the boot stack or the emergency stack.
+/// one stack of the current thread, its CPU's interrupt stack, the boot stack or the emergency stack.
 pub fn print(out: &mut dyn Write, mut fp: u64) {
     let mut stack = None;
     for _ in 0..MAX_FRAMES {
@@ -100,7 +100,9 @@ fn stack_of(fp: u64) -> Option<(u64, u64)> {
     let own = (head.stack_base.load(Ordering::Relaxed), head.stack_top.load(Ordering::Relaxed));
     let (boot_base, boot_top) = crate::boot::boot_stack();
     let overflow_top = crate::percpu::this().overflow_top.load(Ordering::Relaxed);
-    [own, (boot_base.0, boot_top.0), (overflow_top.wrapping_sub(8192), overflow_top)]
+    let irq_top = crate::percpu::this().irq_top.load(Ordering::Relaxed);
+    let irq = (irq_top.saturating_sub(crate::percpu::IRQ_STACK_SIZE), irq_top);
+    [own, irq, (boot_base.0, boot_top.0), (overflow_top.wrapping_sub(8192), overflow_top)]
         .into_iter()
         .find(|(base, top)| fp >= *base && fp < *top)
 }

@@ -131,6 +131,7 @@ extern "C" fn linnet_boot_cpu(handover: &Handover) -> ! {
     // Secondaries read these two words with their MMU off.
     crate::cache::clean_to_poc(VirtAddr((&raw const boot_image_virt) as u64), 128);
 
+    wipe_kaslr_seed();
     features::init_boot_cpu();
     if let Some(console) = early_dt::console(early_dtb()) {
         early_console::init(console);
@@ -139,6 +140,19 @@ extern "C" fn linnet_boot_cpu(handover: &Handover) -> ! {
     unsafe { core::arch::asm!("msr daifclr, #4", options(nostack, preserves_flags)) };
     // SAFETY: the composition's entry.
     unsafe { linnet_main() }
+}
+
+/// Takes the seed of the kernel's address out of the tree, which programs may come to read. Before
+/// anything keeps a reference into the tree.
+fn wipe_kaslr_seed() {
+    let Some(range) = early_dt::kaslr_seed(early_dtb()) else { return };
+    let dtb = info().dtb;
+    for at in range {
+        fixmap::with_window(dtb.add(at as u64), |byte| {
+            // SAFETY: a byte of the tree, mapped for writing; nobody else looks at the tree now.
+            unsafe { (byte.0 as *mut u8).write_volatile(0) };
+        });
+    }
 }
 
 /// Size of the tree at `phys` if `early_map` took it for one, else 0.

@@ -16,6 +16,8 @@ core::arch::global_asm!(
     include_str!("vectors.S"),
     CURRENT = const offset_of!(percpu::CpuBlock, current),
     OVERFLOW_TOP = const offset_of!(percpu::CpuBlock, overflow_top),
+    IRQ_TOP = const offset_of!(percpu::CpuBlock, irq_top),
+    STACK_SEED = const offset_of!(percpu::CpuBlock, stack_seed),
     FLAGS = const offset_of!(thread::ThreadHead, flags),
     EL0_SVC = sym el0_svc,
     EXIT_SLOW = sym exit_slow,
@@ -25,6 +27,7 @@ core::arch::global_asm!(
     EL0_AARCH32 = sym el0_aarch32,
     EL1_SYNC = sym el1_sync,
     EL1_IRQ = sym el1_irq,
+    EL1_PREEMPT = sym el1_preempt,
     EL1_SERROR = sym el1_serror,
     EL1_SP0 = sym el1_sp0,
     EL1_OVERFLOW = sym el1_overflow,
@@ -214,6 +217,7 @@ fn interrupt(from_user: bool) {
         panic::stop_this_cpu();
     }
     crate::kernel().interrupt();
+    percpu::this().stir();
     preempt::leave_interrupt();
 }
 
@@ -223,6 +227,9 @@ extern "C" fn el0_irq() {
 
 extern "C" fn el1_irq() {
     interrupt(false);
+}
+
+extern "C" fn el1_preempt() {
     let head = thread::current();
     if head.preempt_count.load(Ordering::Relaxed) == 0
         && head.flags.load(Ordering::Relaxed) & thread::NEED_RESCHED != 0

@@ -17,8 +17,11 @@ use abi::{CpuId, MAX_CPUS};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tock_registers::interfaces::{Readable, Writeable};
 
+#[path = "../common/errata.rs"]
+mod errata;
 #[path = "../common/feature_list.rs"]
 mod feature_list;
+pub use errata::*;
 pub use feature_list::*;
 
 /// The registers that are kept of each CPU.
@@ -192,6 +195,8 @@ fn sanitise() {
         SYSTEM.set(reg, value);
     }
     FEATURES.store(features_of(&|r| SYSTEM.get(r)), Ordering::Release);
+    let repeat = cpu::online().iter().any(|c| errata_of(cpuinfo(c).midr).any(|e| e.remedy == Remedy::RepeatTlbi));
+    crate::mmu::REPEAT_TLBI.store(repeat, Ordering::Release);
 }
 
 /// To be called once, when all CPUs that will come have been started: sanitises over them, patches

@@ -9,7 +9,7 @@ use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::TTBR0_EL1;
 use abi::{PAGE_SIZE, PhysAddr, UserAddr, VirtAddr};
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tock_registers::interfaces::Writeable;
 
 #[path = "../common/pte.rs"]
@@ -18,6 +18,20 @@ pub mod pte;
 /// An address-space identifier.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Asid(pub u16);
+
+/// An online CPU has an erratum that lets it keep a translation once more: each invalidation is
+/// issued, completed, and issued again (Cortex-A76 erratum 1286807).
+pub(crate) static REPEAT_TLBI: AtomicBool = AtomicBool::new(false);
+
+/// Issues TLB invalidations; `before_tlbi` comes before and `after_tlbi` behind.
+#[inline]
+fn invalidate(tlbi: impl Fn()) {
+    tlbi();
+    if REPEAT_TLBI.load(Ordering::Relaxed) {
+        after_tlbi();
+        tlbi();
+    }
+}
 
 /// Image's virtual minus physical address.
 static IMAGE_OFFSET: AtomicU64 = AtomicU64::new(0);
@@ -94,7 +108,7 @@ fn isb() {
 pub fn tlb_flush_asid(asid: u16) {
     before_tlbi();
     // SAFETY: TLB maintenance has no effect but slower translation.
-    unsafe { asm!("tlbi aside1is, {}", in(reg) u64::from(asid) << 48, options(nostack, preserves_flags)) };
+    invalidate(|| unsafe { asm!("tlbi aside1is, {}", in(reg) u64::from(asid) << 48, options(nostack, preserves_flags)) });
     after_tlbi();
 }
 
@@ -111,16 +125,18 @@ pub fn tlb_flush_range(asid: u16, start: UserAddr, end: UserAddr, last_level_onl
     }
     before_tlbi();
     let first = u64::from(asid) << 48 | (start.0 >> 12 & 0xfff_ffff_ffff);
-    for op in first..first + pages {
-        // SAFETY: TLB maintenance has no effect but slower translation.
-        unsafe {
-            if last_level_only {
-                asm!("tlbi vale1is, {}", in(reg) op, options(nostack, preserves_flags));
-            } else {
-                asm!("tlbi vae1is, {}", in(reg) op, options(nostack, preserves_flags));
+    invalidate(|| {
+        for op in first..first + pages {
+            // SAFETY: TLB maintenance has no effect but slower translation.
+            unsafe {
+                if last_level_only {
+                    asm!("tlbi vale1is, {}", in(reg) op, options(nostack, preserves_flags));
+                } else {
+                    asm!("tlbi vae1is, {}", in(reg) op, options(nostack, preserves_flags));
+                }
             }
         }
-    }
+    });
     after_tlbi();
 }
 
@@ -131,11 +147,13 @@ pub fn tlb_flush_kernel_range(start: VirtAddr, end: VirtAddr) {
         return tlb_flush_all();
     }
     before_tlbi();
-    for n in 0..pages {
-        let op = ((start.0 >> 12) + n) & 0xfff_ffff_ffff;
-        // SAFETY: TLB maintenance has no effect but slower translation.
-        unsafe { asm!("tlbi vaae1is, {}", in(reg) op, options(nostack, preserves_flags)) };
-    }
+    invalidate(|| {
+        for n in 0..pages {
+            let op = ((start.0 >> 12) + n) & 0xfff_ffff_ffff;
+            // SAFETY: TLB maintenance has no effect but slower translation.
+            unsafe { asm!("tlbi vaae1is, {}", in(reg) op, options(nostack, preserves_flags)) };
+        }
+    });
     after_tlbi();
     isb();
 }
@@ -144,7 +162,7 @@ pub fn tlb_flush_kernel_range(start: VirtAddr, end: VirtAddr) {
 pub fn tlb_flush_all() {
     before_tlbi();
     // SAFETY: TLB maintenance has no effect but slower translation.
-    unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) };
+    invalidate(|| unsafe { asm!("tlbi vmalle1is", options(nostack, preserves_flags)) });
     after_tlbi();
     isb();
 }

@@ -1,4 +1,5 @@
-//! What a CPU finds through TPIDR_EL1: its number, the current thread, its emergency stack.
+//! What a CPU finds through TPIDR_EL1: its number, the current thread, its interrupt and emergency
+//! stacks, where system calls start on the thread's.
 
 use crate::thread::ThreadHead;
 use abi::{CpuId, MAX_CPUS};
@@ -13,6 +14,10 @@ pub(crate) struct CpuBlock {
     pub(crate) current: AtomicPtr<ThreadHead>,
     /// Stack for the report of a stack overflow.
     pub(crate) overflow_top: AtomicU64,
+    /// Stack of interrupts that come in the kernel; 0 until there is one.
+    pub(crate) irq_top: AtomicU64,
+    /// State of the generator that moves the frames of system calls; 0 while they are not moved.
+    pub(crate) stack_seed: AtomicU64,
     /// Thread whose floating-point state is in the registers.
     pub(crate) fp_owner: AtomicPtr<ThreadHead>,
     pub(crate) mpidr: AtomicU64,
@@ -26,6 +31,8 @@ impl CpuBlock {
             id: AtomicU32::new(0),
             current: AtomicPtr::new(null_mut()),
             overflow_top: AtomicU64::new(0),
+            irq_top: AtomicU64::new(0),
+            stack_seed: AtomicU64::new(0),
             fp_owner: AtomicPtr::new(null_mut()),
             mpidr: AtomicU64::new(0),
             from_user: AtomicBool::new(false),
@@ -33,7 +40,23 @@ impl CpuBlock {
     }
 }
 
+impl CpuBlock {
+    /// Mixes the time of an interrupt into the generator of stack offsets. Only the block's own CPU
+    /// calls it, with interrupts off; a system call that is at its own step loses one of the two.
+    #[inline]
+    pub(crate) fn stir(&self) {
+        let seed = self.stack_seed.load(Ordering::Relaxed);
+        if seed != 0 {
+            let next = seed.rotate_left(29) ^ crate::clock::raw_counter();
+            self.stack_seed.store(if next == 0 { seed } else { next }, Ordering::Relaxed);
+        }
+    }
+}
+
 pub(crate) static CPU_BLOCKS: [CpuBlock; MAX_CPUS] = [const { CpuBlock::new() }; MAX_CPUS];
+
+/// Bytes of an interrupt stack, which is a kernel stack like those of threads.
+pub(crate) const IRQ_STACK_SIZE: u64 = 16 << 10;
 
 #[repr(C, align(16))]
 struct Stack(core::cell::UnsafeCell<[u8; 8192]>);
@@ -63,6 +86,22 @@ pub(crate) fn block_of(cpu: CpuId) -> Option<&'static CpuBlock> {
 pub fn set_overflow_stack(cpu: CpuId, top: abi::VirtAddr) {
     if let Some(block) = block_of(cpu) {
         block.overflow_top.store(top.0, Ordering::Relaxed);
+    }
+}
+
+/// Gives a CPU a stack for interrupts that come while it runs kernel code (as for
+/// [`set_overflow_stack`], and aligned so that bit 14 of no address in it is set).
+pub fn set_irq_stack(cpu: CpuId, top: abi::VirtAddr) {
+    if let Some(block) = block_of(cpu) {
+        block.irq_top.store(top.0, Ordering::Relaxed);
+    }
+}
+
+/// Lets the frames of system calls on this CPU start at a random distance from the stack's top, or
+/// (with zero) always at the same. `seed` is from the random number generator.
+pub fn set_stack_seed(cpu: CpuId, seed: u64) {
+    if let Some(block) = block_of(cpu) {
+        block.stack_seed.store(seed, Ordering::Relaxed);
     }
 }
 

@@ -136,8 +136,19 @@ el0_sync:
     sxtw    x26, w8
     stp     x0, x26, [sp, #FRAME_TAIL]
     mov     x0, sp
+    // The call's frames start at a random distance: 0 to 496 bytes, by the next number of the CPU's
+    // generator (xorshift; of zero, which is "off", it stays zero).
+    mov     x21, sp
+    ldr     x27, [x19, #{STACK_SEED}]
+    eor     x27, x27, x27, lsl #13
+    eor     x27, x27, x27, lsr #7
+    eor     x27, x27, x27, lsl #17
+    str     x27, [x19, #{STACK_SEED}]
+    and     x27, x27, #0x1f0
+    sub     sp, sp, x27
     msr     daifclr, #7
     bl      {EL0_SVC}
+    mov     sp, x21
 
 // Back to EL0. x20 = current ThreadHead (callee-saved: the handlers kept it).
 .globl ret_to_user
@@ -216,7 +227,15 @@ el1_sync:
 .type el1_irq, %function
 el1_irq:
     enter_from_el1
-    bl      {EL1_IRQ}
+    // The handlers run on the CPU's own stack: of the thread's they need the frame above only.
+    mrs     x19, tpidr_el1
+    ldr     x20, [x19, #{IRQ_TOP}]
+    mov     x21, sp
+    cbz     x20, 1f                             // not set up yet
+    mov     sp, x20
+1:  bl      {EL1_IRQ}
+    mov     sp, x21
+    bl      {EL1_PREEMPT}                       // on the thread's stack: another thread may run
 .globl el1_return
 el1_return:
     msr     daifset, #0xf

@@ -33,6 +33,13 @@ pub fn console(tree: &[u8]) -> Option<PhysAddr> {
     KNOWN.iter().find(|(name, _)| has_string(compatible, name)).map(|(_, addr)| PhysAddr(*addr))
 }
 
+/// Where in the tree the seed of the kernel's own address is, to be wiped once it was used.
+pub fn kaslr_seed(tree: &[u8]) -> Option<core::ops::Range<usize>> {
+    let value = Tree::new(tree)?.property(b"/chosen", b"kaslr-seed")?;
+    let start = (value.as_ptr() as usize).checked_sub(tree.as_ptr() as usize)?;
+    Some(start..start + value.len())
+}
+
 /// The address of an `earlycon=pl011,[mmio32,]ADDRESS` word.
 fn earlycon(word: &[u8]) -> Option<u64> {
     let rest = word.strip_prefix(b"earlycon=pl011,")?;
@@ -287,6 +294,23 @@ pub(crate) mod builder {
 mod tests {
     use super::builder::{Builder, strings};
     use super::*;
+
+    #[test]
+    fn the_seed_is_found_where_it_is_to_be_wiped() {
+        let mut b = Builder::default();
+        b.begin("");
+        b.begin("chosen");
+        b.property("bootargs", b"quiet\0");
+        b.cells("kaslr-seed", &[0x0102_0304, 0x0506_0708]);
+        b.end();
+        b.end();
+        let mut tree = b.finish();
+        let range = kaslr_seed(&tree).unwrap();
+        assert_eq!(tree[range.clone()], [1, 2, 3, 4, 5, 6, 7, 8]);
+        tree[range].fill(0);
+        assert!(!tree.windows(4).any(|w| w == [1, 2, 3, 4]));
+        assert_eq!(kaslr_seed(b"nothing"), None);
+    }
 
     fn board(compatible: &str, bootargs: &str, stdout: &str) -> Vec<u8> {
         let mut b = Builder::default();

@@ -27,6 +27,11 @@ pub fn relax() {
     std::thread::yield_now();
 }
 
+/// `index` where it is below `size`, else 0.
+pub fn index_nospec(index: usize, size: usize) -> usize {
+    if index < size { index } else { 0 }
+}
+
 /// Would wait for an interrupt.
 pub fn wait_for_interrupt() {
     std::thread::yield_now();

@@ -67,6 +67,8 @@ pub struct Options<'a> {
     pub max_cpus: Option<usize>,
     /// `panic=`: seconds until a restart; negative restarts at once.
     pub panic: i64,
+    /// `randomize_kstack_offset=`: frames of system calls move; on without it, as in Debian's kernel.
+    pub randomize_stacks: bool,
     /// Every `console=`, in order; the last is /dev/console.
     pub consoles: ArrayVec<&'a [u8], 8>,
     /// `earlycon` (with or without a device).
@@ -81,6 +83,15 @@ fn number(v: Option<&[u8]>) -> Option<i64> {
     core::str::from_utf8(v?).ok()?.parse().ok()
 }
 
+/// A yes or no as `kstrtobool` reads it: by the first letter, or the second of on and off.
+fn boolean(v: Option<&[u8]>) -> Option<bool> {
+    match *v? {
+        [b'y' | b'Y' | b't' | b'T' | b'1', ..] | [b'o' | b'O', b'n' | b'N', ..] => Some(true),
+        [b'n' | b'N' | b'f' | b'F' | b'0', ..] | [b'o' | b'O', b'f' | b'F', ..] => Some(false),
+        _ => None,
+    }
+}
+
 /// Reads the command line.
 pub fn parse(line: &[u8]) -> Options<'_> {
     let line = line.get(..MAX_LEN).unwrap_or(line);
@@ -92,6 +103,7 @@ pub fn parse(line: &[u8]) -> Options<'_> {
         ignore_loglevel: false,
         max_cpus: None,
         panic: 0,
+        randomize_stacks: true,
         consoles: ArrayVec::new(),
         earlycon: false,
         init_args: ArrayVec::new(),
@@ -117,6 +129,7 @@ pub fn parse(line: &[u8]) -> Options<'_> {
             b"nosmp" => o.max_cpus = Some(1),
             b"panic" => o.panic = number(value).unwrap_or(0),
             b"earlycon" => o.earlycon = true,
+            b"randomize_kstack_offset" => o.randomize_stacks = boolean(value).unwrap_or(o.randomize_stacks),
             b"console" => {
                 if let Some(v) = value {
                     let _ = o.consoles.try_push(v);
@@ -175,6 +188,14 @@ mod tests {
         let o = parse(b"loglevel=x maxcpus=-1 panic=");
         assert_eq!((o.loglevel, o.max_cpus, o.panic), (None, None, 0));
         assert_eq!(parse(b"loglevel=3 quiet").console_level(), 3);
+    }
+
+    #[test]
+    fn stack_offsets_are_random_unless_switched_off() {
+        let on = |line: &[u8]| parse(line).randomize_stacks;
+        assert!(on(b"") && on(b"randomize_kstack_offset=on") && on(b"randomize_kstack_offset=1"));
+        assert!(!on(b"randomize_kstack_offset=off") && !on(b"randomize_kstack_offset=0") && !on(b"randomize_kstack_offset=n"));
+        assert!(on(b"randomize_kstack_offset=") && on(b"randomize_kstack_offset"), "no value, no change");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::{
     signal::{Action, Actions, SigInfo, SigQueue, SigSet, Signal},
 };
 use abi::{Errno, Nanos, Result, UserAddr};
+use arch::UserRegs;
 use collections::OrdMap;
 use core::any::Any;
 use kalloc::{ArcSlot, KArc, KVec, KWeak, RcuArc};
@@ -710,12 +711,26 @@ impl Task {
     }
 }
 
+static SYSCALLS: Once<fn(&Task, &mut UserRegs)> = Once::new();
+
+/// Says what carries out the system calls of tasks: the room above. Until then there are none.
+pub fn set_syscalls(dispatch: fn(&Task, &mut UserRegs)) {
+    SYSCALLS.call_once(|| dispatch);
+}
+
 impl sched::Payload for Task {
     fn as_any(&self) -> &dyn Any {
         self
     }
     fn wants_tick(&self) -> bool {
         self.process.cpu_timers.are_armed()
+    }
+
+    #[inline]
+    fn syscall(&self, regs: &mut UserRegs) {
+        if let Some(dispatch) = SYSCALLS.get() {
+            dispatch(self, regs);
+        }
     }
 }
 

@@ -36,6 +36,9 @@ pub trait Payload: Any + Send + Sync {
     fn wants_tick(&self) -> bool {
         false
     }
+    /// A system call of the thread, which is the current one: registers as at its entry. Interrupts
+    /// are on; may sleep.
+    fn syscall(&self, regs: &mut UserRegs);
 }
 
 /// What a kernel thread runs.

@@ -2,6 +2,7 @@
 
 pub(crate) mod console;
 mod initrd;
+pub(crate) mod stacks;
 pub(crate) mod user;
 
 use abi::{CpuId, Errno, MAX_CPUS, Result};
@@ -156,10 +157,24 @@ pub(crate) fn cpus(tree: &Tree<'_>, options: &Options<'_>) {
         }
     }
     arch::features::finalise();
+    report_errata();
     log::info!("smp: Brought up 1 node, {} CPUs", arch::cpu::count());
 }
 
+/// Says which errors of their designs the CPUs have, and what is done about them.
+fn report_errata() {
+    let cpus = arch::cpu::online();
+    for erratum in arch::features::ERRATA {
+        let has = |cpu| arch::features::errata_of(arch::cpu::midr(cpu)).any(|e| e.name == erratum.name);
+        let count = cpus.iter().filter(|cpu| has(*cpu)).count();
+        if count != 0 {
+            log::info!("CPU errata: {} on {count} CPUs: {}", erratum.name, erratum.note);
+        }
+    }
+}
+
 fn start_cpu(id: CpuId, mpidr: u64, method: EnableMethod) -> core::result::Result<(), Debug<StartFailure>> {
+    stacks::give(id).map_err(|e| Debug(StartFailure::Memory(e)))?;
     let stack = frames::vmalloc::alloc_stack().map_err(|e| Debug(StartFailure::Memory(e)))?;
     let head = sched::prepare_secondary(id, stack).map_err(|e| Debug(StartFailure::Memory(e)))?;
     let top = abi::VirtAddr(head.stack_top.load(sync::atomic::Ordering::Relaxed));

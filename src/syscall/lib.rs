@@ -21,6 +21,7 @@ mod fds;
 mod futexes;
 mod ids;
 mod io;
+pub mod leave;
 mod memory;
 mod mounts;
 mod poll;
@@ -42,22 +43,18 @@ use arch::{UserRegs, thread::SYSCALL_WORK};
 /// A handler as the table stores it: the task, and the registers with the arguments in x0 to x5.
 type Handler = fn(&process::Task, &mut UserRegs) -> abi::Result<u64>;
 
-/// Runs the system call that the registers ask for and puts its result into x0. Called by the
-/// entry code with interrupts on, in the context of the calling thread; may sleep.
-pub fn dispatch(regs: &mut UserRegs) {
-    let thread = sched::current();
-    let Some(task) = process::of(&thread) else {
-        regs.x[0] = Errno::ENOSYS.to_ret();
-        return;
-    };
-    let flags = thread.head().flags();
+/// Runs the system call that the registers ask for and puts its result into x0: for
+/// `process::set_syscalls`. Interrupts are on, `task` is the calling thread's; may sleep.
+pub fn dispatch(task: &process::Task, regs: &mut UserRegs) {
+    let head = arch::thread::current();
+    let flags = head.flags();
     if flags & SYSCALL_WORK == 0 {
         run(task, regs, regs.x[8] as u32);
     } else if enter(task, regs, flags) {
         run(task, regs, regs.syscallno as u32);
     }
     // Asked again: a tracer may have come, or gone, meanwhile.
-    if thread.head().flags() & SYSCALL_WORK != 0 {
+    if head.flags() & SYSCALL_WORK != 0 {
         process::ptrace::stop::syscall_exit(task, regs);
     }
 }
@@ -72,6 +69,9 @@ fn run(task: &process::Task, regs: &mut UserRegs, number: u32) {
         Ok(value) => value,
         Err(e) => e.to_ret(),
     };
+    if cfg!(debug_assertions) {
+        leave::check(leave::After::Call(regs.syscallno));
+    }
 }
 
 /// Number of no call.

@@ -256,6 +256,16 @@ pub fn prctl(task: &Task, option: u32, a: u64, b: u64, c: u64, d: u64) -> Result
             Ok(task.with_cred(|c| c.caps.bounding >> a & 1)?)
         }
         p::PR_GET_SECUREBITS => Ok(task.with_cred(|c| c.securebits)?.into()),
+        p::PR_GET_SPECULATION_CTRL => {
+            if !rest_is_zero {
+                return Err(Errno::EINVAL);
+            }
+            match a as u32 {
+                // Nothing keeps loads from passing stores here, and nothing can be asked to.
+                p::PR_SPEC_STORE_BYPASS => Ok(p::PR_SPEC_ENABLE.into()),
+                _ => Err(Errno::ENODEV),
+            }
+        }
         p::PR_GET_KEEPCAPS => Ok(task.with_cred(|c| c.securebits >> 4 & 1)?.into()),
         p::PR_SET_TIMERSLACK => {
             task.set_timer_slack(if a as i64 <= 0 { 0 } else { a });

@@ -13,11 +13,16 @@ use vfs::Fd;
 
 /// Slots of the table; numbers beyond are ENOSYS.
 const SIZE: usize = 512;
+const _: () = assert!(SIZE.is_power_of_two(), "find relies on it");
 
-/// The handler of a number. Linux masks the index against speculation here; a wrong-path load from
-/// this read-only table of kernel addresses reveals nothing that the program chose.
+/// The handler of a number. A number beyond the table selects nothing, on a wrong path neither.
+#[inline]
 pub(crate) fn find(number: u32) -> Option<Handler> {
-    *TABLE.get(number as usize)?
+    let number = number as usize;
+    if number >= SIZE {
+        return None;
+    }
+    *TABLE.get(arch::cpu::index_nospec(number, SIZE) & (SIZE - 1))?
 }
 
 macro_rules! calls {
