@@ -108,6 +108,37 @@ def kernel_wild_jump(group, machine):
     on_first_cpu(group, 'kernel_wild_jump', machine.with_(smp=1), change, *patterns)
 
 
+def kernel_early_fault(group, machine):
+    """A fault behind the first line of the log, before the scheduler and user space, is reported too."""
+    what = 'kernel_early_fault'
+    with tempfile.TemporaryDirectory(prefix='linnet-gdb.') as directory:
+        path = os.path.join(directory, 'gdb')
+        command = machine.with_(smp=1, append='earlycon ignore_loglevel').command() + Stub.option(path) + ['-S']
+        with Console(command, boot.log_path(f'{group.name} {what}'), boot.LIMIT) as console:
+            try:
+                with Stub(path) as stub:
+                    stub.go()
+                    console.expect(r'Linux version')
+                    stub.stop()
+                    want(stub.read(PSTATE) & 0xf == 5, 'the CPU is not in the kernel')
+                    stub.write(PC, 0x7fff_dead_0000)
+                    stub.go()
+                    for pattern in [r'(?i)unable to handle|instruction abort', r'(?i)ESR', r'(?i)x29|x28']:
+                        console.expect(pattern)
+                group.line(True, what)
+            except (Failure, OSError) as failure:
+                group.line(False, what, f'{failure}\n{console.tail()}')
+
+
+def kernel_serror(group, machine):
+    """An SError of the kernel, at its vector, is reported with the syndrome."""
+    def change(stub):
+        stub.write(PC, stub.system_register('VBAR') + 0x380)
+    # ESR_EL1 is still that of the exception before: anything but 0.
+    patterns = [r'SError', r'(?i)(esr|code) 0x0*[1-9a-f]', r'(?i)x29|x28']
+    on_first_cpu(group, 'kernel_serror', machine.with_(smp=1), change, *patterns)
+
+
 SCRIPT = b'''#!/bin/busybox sh
 echo "this is $0 with $#: $*, HOME=$HOME TERM=$TERM NAME=$NAME"
 /bin/busybox poweroff -f
@@ -140,6 +171,8 @@ def init_search(group, machine):
         every = [f'file,{path},755,{script}' for path in files]
         done = all(expect(path.replace('/', '_'), '', rf'this is /{path} with 0', *every[index:]) for index, path in enumerate(files))
         done = done and expect('named', 'init=/etc/own', r'this is /etc/own with 0', f'file,etc/own,755,{script}', *every)
+        # One that was asked for and cannot run is no end.
+        done = done and expect('rd_bad', 'rdinit=/init', r'this is /sbin/init with 0', *every)
         done = done and expect('rd_named', 'rdinit=/etc/own', r'this is /etc/own with 0', f'file,etc/own,755,{script}', *every)
         done = done and expect('words', 'strange NAME=value', r'this is /sbin/init with 1: strange, HOME=/ TERM=linux NAME=value', *every)
         done = done and expect('none', '', r'(?i)no working init')
@@ -147,7 +180,8 @@ def init_search(group, machine):
             group.line(True, 'init_search')
 
 
-BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, kernel_stack_overflow, kernel_wild_jump, init_search]
+BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, kernel_stack_overflow, kernel_wild_jump, kernel_early_fault,
+         kernel_serror, init_search]
 
 
 def own_boots(group, machine):

@@ -1,4 +1,5 @@
 """A machine's CPUs seen through QEMU's gdb stub: stop them, look at registers, change one, go on."""
+import re
 import socket
 import time
 
@@ -68,3 +69,15 @@ class Stub:
     def write(self, register, value):
         if self.ask(f'P{register:x}={value.to_bytes(8, "little").hex()}') != 'OK':
             raise OSError(f'the gdb stub does not write register {register}')
+
+    def system_register(self, name):
+        """A register that has no number of its own: QEMU's description says which it gave it."""
+        self.ask('qXfer:features:read:target.xml:0,ffb')
+        text, more = '', 'm'
+        while more == 'm':
+            answer = self.ask(f'qXfer:features:read:system-registers.xml:{len(text):x},ff0')
+            more, text = answer[:1], text + answer[1:]
+        for line in re.findall(r'<reg [^>]*>', text):
+            if re.search(rf'name=["\']{name}(_EL1)?["\']', line):
+                return self.read(int(re.search(r'regnum=["\'](\d+)', line).group(1)))
+        raise OSError(f'the gdb stub has no {name}')

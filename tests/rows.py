@@ -24,10 +24,12 @@ def entry_level(console, machine):
 def boot_order(console, machine):
     """Each stage tells of itself once, and in this order."""
     output = good(console, 'dmesg')
-    stages = [r'Linux version', r'Machine model:', r'Memory: .*K', r'smp: Brought up', r'(?i)unpack\w* .*initramfs', r'Run /init as init']
+    stages = [r'Linux version', r'Machine model:', r'Memory: .*K', r'irq: GIC\w+: \d+ interrupts', r'smp: Brought up',
+              r'(?i)unpack\w* .*initramfs', r'Run /init as init']
     if machine.linux:
         # Linux tells of the memory before the command line, but of all the others in this order.
         stages.remove(r'Memory: .*K')
+        stages.remove(r'irq: GIC\w+: \d+ interrupts')
     at = 0
     for stage in stages:
         found = [match.start() for match in re.finditer(stage, output)]

@@ -195,3 +195,47 @@ impl QueueLock {
         mine.used.store(level, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_names_the_last_waiters_cpu_and_level_and_each_waiter_gets_its_turn() {
+        let lock = QueueLock::new();
+        let pool = NodePool::<3>::new();
+        let wait_as = |cpu: usize| {
+            lock.lock(&pool, || cpu);
+            lock.unlock();
+        };
+        // The tail after it was `before`.
+        let tail_after = |before| loop {
+            let found = lock.tail.load(Ordering::Relaxed);
+            if found != before {
+                return usize::from(found);
+            }
+            std::thread::yield_now();
+        };
+        let ticket = |cpu, level| cpu * LEVELS + level + 1;
+        // Both CPUs wait in outer locks already, as those that were interrupted there.
+        pool.cpus[1].used.store(1, Ordering::Relaxed);
+        pool.cpus[2].used.store(3, Ordering::Relaxed);
+        assert!(lock.try_lock());
+        std::thread::scope(|scope| {
+            scope.spawn(|| wait_as(1));
+            let first = tail_after(0);
+            // Nobody waits behind a ticket that is wrong: it would be for ever.
+            let second = (first == ticket(1, 1)).then(|| {
+                scope.spawn(|| wait_as(2));
+                tail_after(first as u16)
+            });
+            lock.unlock();
+            assert_eq!((first, second), (ticket(1, 1), Some(ticket(2, 3))));
+        });
+        assert!(!lock.is_locked());
+        assert_eq!(lock.tail.load(Ordering::Relaxed), 0);
+        // The nodes of the outer locks are still in use, and no others.
+        assert_eq!(pool.cpus[1].used.load(Ordering::Relaxed), 1);
+        assert_eq!(pool.cpus[2].used.load(Ordering::Relaxed), 3);
+    }
+}

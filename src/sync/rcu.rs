@@ -716,4 +716,26 @@ mod tests {
             assert_eq!(rcu.completed(), target);
         });
     }
+
+    #[test]
+    fn a_request_during_a_grace_period_waits_for_the_next_one() {
+        let rcu = Box::leak(Box::new(Rcu::new(false)));
+        arch::sim::run_on_cpus(3, |cpu| {
+            if cpu.0 != 0 {
+                return;
+            }
+            (0..2).for_each(|n| rcu.idle_exit(CpuId(n)));
+            let current = rcu.request(None);
+            rcu.quiescent(CpuId(0));
+            // CPU 0 may read again: what is removed now is in its hands beyond the current one.
+            let next = rcu.request(None);
+            assert!(next > current);
+            rcu.quiescent(CpuId(1));
+            assert_eq!(rcu.completed(), current);
+            rcu.quiescent(CpuId(1));
+            assert!(rcu.completed() < next);
+            rcu.quiescent(CpuId(0));
+            assert_eq!(rcu.completed(), next);
+        });
+    }
 }

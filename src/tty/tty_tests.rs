@@ -1,7 +1,7 @@
 //! The terminal over a device that a test drives.
 
 use super::*;
-use crate::{job::Ids, termios::INITIAL};
+use crate::{console, job::Ids, termios::INITIAL};
 use std::sync::Mutex as StdMutex;
 
 /// A device with room for 1000 bytes, of which a test takes what was sent.
@@ -39,8 +39,12 @@ impl TtyDriver for Wire {
 }
 
 fn terminal() -> (KArc<Tty>, KArc<Wire>) {
+    named("ttyT0")
+}
+
+fn named(name: &str) -> (KArc<Tty>, KArc<Wire>) {
     let wire = KArc::try_new(Wire { queue: StdMutex::new(Vec::new()), room: 1000 }).unwrap();
-    let name = KString::try_from_str("ttyT0").unwrap();
+    let name = KString::try_from_str(name).unwrap();
     let driver = kalloc::karc_as!(wire.clone() => dyn TtyDriver);
     (Tty::without_thread(name, DevNum::new(204, 64), driver, INITIAL, false).unwrap(), wire)
 }
@@ -244,4 +248,27 @@ fn background_groups_are_stopped_unless_they_ignore_it_or_nobody_could_continue_
     tty.hang_up();
     assert_eq!(take(), [(100, 250)]);
     assert!(!job::is_controlling(&tty));
+}
+
+/// Shows the kernel's messages nowhere.
+struct Silent;
+
+impl console::ConsoleOutput for Silent {
+    fn write_polled(&self, _: &[u8]) {}
+}
+
+#[test]
+fn every_console_that_was_asked_for_is_used_and_the_last_that_exists_is_dev_console() {
+    console::parse(b"quiet console=ttyT1,115200 console=ttyT2 init=/x console=nosuch");
+    // The devices come up in an order of their own, with one that nobody asked for.
+    for name in ["ttyT3", "ttyT2", "ttyT1"] {
+        let output = kalloc::karc_dyn!(Silent => dyn console::ConsoleOutput).unwrap();
+        console::register(&named(name).0, output, name == "ttyT3").unwrap();
+    }
+    console::finish();
+    assert_eq!(console::tty().unwrap().name(), "ttyT2");
+    let mut used = Vec::new();
+    console::for_each(|tty, is_dev_console| used.push((tty.name().to_string(), is_dev_console)));
+    used.sort();
+    assert_eq!(used, [("ttyT1".to_string(), false), ("ttyT2".to_string(), true)]);
 }

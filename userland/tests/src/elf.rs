@@ -457,6 +457,16 @@ fn heap_starts_behind_bss() -> Outcome {
     check!(probe.range[0x100..].iter().all(|byte| *byte == 0));
     let heap = probe.stat(47)?;
     check!(heap >= BASE + 0x4000 && heap % 4096 == 0);
+    probe.finish()?;
+    // A bss that ends in the file's last page, where no page of its own follows.
+    elf.headers[1].5 = 0x800;
+    elf.range = (BASE + 0x1000, 0x800);
+    elf.install("q")?;
+    let probe = Probe::start("./q", &["q"], &[], 0x800)?;
+    check!(probe.range[..0x100].iter().all(|byte| *byte == 0xaa));
+    check!(probe.range[0x100..].iter().all(|byte| *byte == 0));
+    let heap = probe.stat(47)?;
+    check!(heap >= BASE + 0x2000 && heap % 4096 == 0);
     probe.finish()
 }
 
@@ -577,6 +587,19 @@ fn other_kinds_are_enoexec() -> Outcome {
         program("p", &data)?;
         eq!((name, refusal("./p")), (name, Some(ENOEXEC)));
     }
+    // As many program headers as fit into a page, which every kernel takes, and one more than fit
+    // into 64 KiB, all of them there in the file.
+    let many = |count: u16| {
+        let mut data = [good.clone(), vec![0; 20 * 4096]].concat();
+        data.copy_within(64..64 + 2 * 56, 4096);
+        data[32..40].copy_from_slice(&4096u64.to_le_bytes());
+        data[56..58].copy_from_slice(&count.to_le_bytes());
+        data
+    };
+    program("many", &many(4096 / 56))?;
+    Probe::start("./many", &["many"], &[], 0)?.finish()?;
+    program("p", &many((65536 / 56 + 1) as u16))?;
+    eq!(refusal("./p"), Some(ENOEXEC));
     Ok(())
 }
 

@@ -49,6 +49,11 @@ fn numbers_without_a_call_are_enosys() -> Outcome {
     for number in (244..260).chain([460, 511, 512, 9999, 1 << 31, (1 << 32) - 1]) {
         eq!((number, call(number, [1, 2, 3, 4])), (number, (-38i64) as u64));
     }
+    // All 32 bits count: what only ends like a number that exists is none.
+    for high in [10, 16, 24, 31] {
+        let number = 1 << high | SYS_getpid as u64;
+        eq!((number, call(number, [0; 4])), (number, (-38i64) as u64));
+    }
     Ok(())
 }
 
@@ -111,8 +116,8 @@ fn return_through(pstate: u64, pc: u64) -> Status {
 
 fn forged_mode_is_segv() -> Outcome {
     eq!(return_through(0, 0), Status::Exited(0));
-    // EL1t, EL1h, EL2h, EL3h, AArch32 user mode and supervisor mode.
-    for mode in [0x4, 0x5, 0x9, 0xd, 0x13, 0x1f] {
+    // EL1t, EL1h, EL2h, EL3h, AArch32's user, supervisor and system modes.
+    for mode in [0x4, 0x5, 0x9, 0xd, 0x10, 0x13, 0x1f] {
         eq!((mode, return_through(mode, 0)), (mode, Status::Killed(SIGSEGV)));
     }
     Ok(())
