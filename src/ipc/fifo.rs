@@ -65,7 +65,9 @@ impl FifoOpener for Opener {
             _ => return Err(Errno::EINVAL),
         };
         let nonblocking = flags & g::O_NONBLOCK != 0;
-        if writing && !reading && nonblocking && pipe.readers.load(SeqCst) == 0 {
+        // A pipe without a name, opened by way of /proc/PID/fd: nobody is waited for.
+        let is_pipe = inode.has_flag(vfs::I_PRIVATE);
+        if writing && !reading && nonblocking && !is_pipe && pipe.readers.load(SeqCst) == 0 {
             return Err(Errno::ENXIO);
         }
         // What was opened before is looked at before our own side shows, or the other side could
@@ -85,12 +87,12 @@ impl FifoOpener for Opener {
         pipe.write_queue.wake_all();
         let mut writes_seen = writes_before;
         if reading && !writing {
-            if pipe.writers.load(SeqCst) > 0 {
+            if is_pipe || pipe.writers.load(SeqCst) > 0 {
                 writes_seen = writes_before.wrapping_sub(1);
             } else if !nonblocking {
                 meet(&pipe.read_queue, &pipe.writes_opened, writes_before)?;
             }
-        } else if writing && !reading && pipe.readers.load(SeqCst) == 0 {
+        } else if writing && !reading && !is_pipe && pipe.readers.load(SeqCst) == 0 {
             meet(&pipe.write_queue, &pipe.reads_opened, reads_before)?;
         }
         let end = kbox_dyn!(End { pipe, reading, writing, writes_seen } => dyn FileOps)?;

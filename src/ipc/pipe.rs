@@ -299,6 +299,8 @@ pub fn pipe_pair(flags: u32, cred: &KArc<Credentials>) -> Result<(KArc<OpenFile>
     }
     let pipe = Pipe::new()?;
     let inode = anon::inode(Mode(g::S_IFIFO | 0o600), cred.fsuid, cred.fsgid)?;
+    // An open by way of /proc/PID/fd finds the same pipe.
+    inode.set_special(Some(pipe.clone().into_any()));
     let mut name = KString::new();
     core::fmt::write(&mut name, format_args!("pipe:[{}]", inode.ino)).map_err(|_| Errno::ENOMEM)?;
     let end = |reading| {

@@ -8,8 +8,23 @@ cases![pipes:
     empty_nonblock_read_is_eagain, full_nonblock_write_is_eagain, capacity_is_64k, small_writes_are_atomic,
     large_write_blocks_until_drained, partial_nonblock_write, reader_wakes_on_write, writer_wakes_on_read,
     reader_wakes_on_last_close, direction_is_enforced, fifo_joins_two_processes, fifo_open_blocks_for_partner,
-    fionread_counts, pipe2_bad_flags_is_einval, many_writers_one_reader, three_stages, stat_of_pipe,
+    fionread_counts, pipe2_bad_flags_is_einval, many_writers_one_reader, three_stages, stat_of_pipe, opens_again_by_descriptor,
 ];
+
+fn opens_again_by_descriptor() -> Outcome {
+    let (reader, writer) = new_pipe(0)?;
+    eq!(write_fd(writer, b"data"), 4);
+    let again = ok!(open_file(&format!("/proc/self/fd/{reader}"), O_RDONLY, 0));
+    close_fd(reader);
+    let mut part = [0; 8];
+    eq!(read_fd(again, &mut part), 4);
+    eq!(&part[..4], b"data");
+    // Without a writer it neither waits nor fails: it is at its end.
+    close_fd(writer);
+    let last = ok!(open_file(&format!("/proc/self/fd/{again}"), O_RDONLY, 0));
+    eq!(read_fd(last, &mut part), 0);
+    Ok(())
+}
 
 fn bytes_arrive_in_order() -> Outcome {
     let (reader, writer) = new_pipe(0)?;
