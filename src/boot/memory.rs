@@ -72,6 +72,7 @@ impl Map {
                 self.dropped += 1;
             }
         }
+        self.banks.sort_unstable_by_key(|bank| bank.start.0);
     }
 
     fn reserve(&mut self, r: PhysRange) {
@@ -109,7 +110,7 @@ mod tests {
         map.cut(range(0x1800_0800, 0x1800_1001));
         assert_eq!(
             map.banks.as_slice(),
-            [range(0x1000_0000, 0x1800_0000), range(0x4000_0000, 0x5000_0000), range(0x1800_2000, 0x2000_0000)]
+            [range(0x1000_0000, 0x1800_0000), range(0x1800_2000, 0x2000_0000), range(0x4000_0000, 0x5000_0000)]
         );
         map.cut(range(0x4000_0000, 0x5000_0000));
         map.cut(range(0x0, 0x1000));

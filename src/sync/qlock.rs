@@ -205,7 +205,7 @@ mod tests {
         let lock = QueueLock::new();
         let pool = NodePool::<3>::new();
         let wait_as = |cpu: usize| {
-            lock.lock(&pool, || cpu);
+            lock.lock(&pool, 0, || cpu);
             lock.unlock();
         };
         // The tail after it was `before`.

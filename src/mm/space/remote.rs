@@ -91,7 +91,7 @@ impl AddressSpace {
             let found = self.table.with_existing(UserAddr(page), |slot| {
                 let entry = slot.get();
                 // After a forced write fault the page is the program's own, and still read-only.
-                let own = || force == Force::Yes && slot.frame().is_some_and(|f| page::sole_owner(f));
+                let own = || force == Force::Yes && slot.frame().is_some_and(page::sole_owner);
                 let usable = entry.is_present() && (!write || pte::writable(entry.bits()) || own());
                 usable.then(|| slot.clone_frame())
             });

@@ -97,7 +97,7 @@ impl Unix {
         }
         // As many as there are names.
         for _ in 0..1 << 20 {
-            let mut rest = *b"\000000";
+            let mut rest = *b"\x0000000";
             let number = self.ns.unix.next_auto();
             for (i, digit) in rest.iter_mut().skip(1).enumerate() {
                 let d = (number >> (16 - 4 * i) & 15) as u8;

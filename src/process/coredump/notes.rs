@@ -65,7 +65,7 @@ impl<const N: usize> Fields<N> {
     }
     fn time(&mut self, at: usize, t: Nanos) {
         self.u64(at, t.secs());
-        self.u64(at + 8, u64::from(t.subsec()) / 1000);
+        self.u64(at + 8, t.subsec() / 1000);
     }
 }
 

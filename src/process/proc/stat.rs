@@ -325,7 +325,7 @@ fn memory(task: &Task, out: &mut SeqBuf) -> Result {
     let Some(mm) = task.mm() else { return Ok(()) };
     let s = mm.stats();
     let l = mm.layout();
-    let text = ((l.end_code.0 + PAGE_SIZE as u64 - 1) / PAGE_SIZE as u64).saturating_sub(l.start_code.0 / PAGE_SIZE as u64).min(s.exec);
+    let text = l.end_code.0.div_ceil(PAGE_SIZE as u64).saturating_sub(l.start_code.0 / PAGE_SIZE as u64).min(s.exec);
     let rows = [
         ("VmPeak", s.peak),
         ("VmSize", s.total),

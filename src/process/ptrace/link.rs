@@ -20,6 +20,9 @@ struct Room {
     node: OrdNode<u32, KArc<Task>>,
 }
 
+/// What of a [`Room`] a link did not need; dropped without locks.
+type Unused = (Option<KBox<Tracee>>, Option<OrdNode<u32, KArc<Task>>>);
+
 impl Room {
     fn new(task: &KArc<Task>) -> Result<Self> {
         Ok(Self { record: KBox::try_new(Tracee::new())?, node: OrdNode::try_new(task.id(), task.clone())? })
@@ -27,7 +30,7 @@ impl Room {
 
     /// Family lock and the lock on the signals of the task's process held. Gives back what it did
     /// not need.
-    fn link(self, task: &Task, tracer: &Process, link: Link) -> (Option<KBox<Tracee>>, Option<OrdNode<u32, KArc<Task>>>) {
+    fn link(self, task: &Task, tracer: &Process, link: Link) -> Unused {
         let mut slot = task.trace.lock();
         let spare = if slot.is_some() {
             Some(self.record)
