@@ -215,6 +215,8 @@ pub struct Process {
     pub(crate) tracees: SpinLock<OrdMap<u32, KArc<Task>>>,
     /// Signalled when a child or tracee of this process changes state.
     pub(crate) child_events: WaitQueue,
+    /// Signalled when a signal was queued for the process or one of its threads (`signalfd(2)`).
+    pub(crate) signal_arrived: WaitQueue,
     /// Signalled when a member of the thread group is gone, for exec.
     pub(crate) members_gone: WaitQueue,
     limits: SpinLock<Limits>,
@@ -387,6 +389,7 @@ impl Process {
             children: SpinLock::new(OrdMap::new(), &CHILDREN),
             tracees: SpinLock::new(OrdMap::new(), &TRACEES),
             child_events: WaitQueue::new(),
+            signal_arrived: WaitQueue::new(),
             members_gone: WaitQueue::new(),
             limits: SpinLock::new(spec.limits, &LIMITS),
             times: SpinLock::new(Times::default(), &LIMITS),

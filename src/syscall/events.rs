@@ -7,7 +7,10 @@ use event::{
     epoll, eventfd,
     timerfd::{self, Setting},
 };
-use process::{Task, signal::calls};
+use process::{
+    SigSet, Task,
+    signal::{calls, fd as signalfd},
+};
 use vfs::Fd;
 
 fn install(task: &Task, file: kalloc::KArc<vfs::OpenFile>, cloexec: bool) -> Result<Fd> {
@@ -16,6 +19,22 @@ fn install(task: &Task, file: kalloc::KArc<vfs::OpenFile>, cloexec: bool) -> Res
 
 pub fn eventfd2(task: &Task, count: u32, flags: u32) -> Result<Fd> {
     install(task, eventfd::create(count, flags, &task.cred()?)?, flags & g::EFD_CLOEXEC != 0)
+}
+
+pub fn signalfd4(task: &Task, fd: i32, mask: UserPtr<u64>, size: usize, flags: u32) -> Result<Fd> {
+    if size != size_of::<u64>() {
+        return Err(Errno::EINVAL);
+    }
+    let mask = SigSet(mask.read()?);
+    if fd == -1 {
+        return install(task, signalfd::create(task, mask, flags)?, flags & g::O_CLOEXEC != 0);
+    }
+    if flags & !(g::O_CLOEXEC | g::O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let fd = Fd::from_raw(fd)?;
+    signalfd::set_mask(task, &*task.file(fd)?, mask)?;
+    Ok(fd)
 }
 
 pub fn timerfd_create(task: &Task, clock: u32, flags: u32) -> Result<Fd> {

@@ -126,6 +126,7 @@ calls! {
     __NR_ppoll => poll::ppoll(UserPtr<nr::pollfd>, u32, UserPtr<nr::__kernel_timespec>, UserPtr<u64>, usize),
     __NR_pselect6 => poll::pselect6(i32, UserAddr, UserAddr, UserAddr, UserPtr<nr::__kernel_timespec>, UserPtr<arch::user::SigsetArg>),
     __NR_eventfd2 => events::eventfd2(u32, u32),
+    __NR_signalfd4 => events::signalfd4(i32, UserPtr<u64>, usize, u32),
     __NR_timerfd_create => events::timerfd_create(u32, u32),
     __NR_timerfd_settime => events::timerfd_settime(i32, u32, UserPtr<[nr::__kernel_timespec; 2]>, UserPtr<[nr::__kernel_timespec; 2]>),
     __NR_timerfd_gettime => events::timerfd_gettime(Fd, UserPtr<[nr::__kernel_timespec; 2]>),

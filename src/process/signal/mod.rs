@@ -15,6 +15,7 @@
 
 mod action;
 pub mod calls;
+pub mod fd;
 pub(crate) mod deliver;
 mod frame;
 pub(crate) use deliver::{complete_stop, force_signal};

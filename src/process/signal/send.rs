@@ -151,6 +151,9 @@ impl ProcessSignals {
             Some(t) => t.signals.lock().queue.push(info),
             None => self.shared.push(info),
         };
+        if process.signal_arrived.has_waiters() {
+            process.signal_arrived.wake_all_key(vfs::PollEvents::IN.bits());
+        }
         if fatal && !sees && (!blocked || signal == Signal::KILL) {
             // Nothing can stop the end of the process any more: every thread leaves at once.
             self.begin_group_exit(signal.number());

@@ -34,6 +34,9 @@ fn main() {
         eprintln!("init: not process 1, nothing to do");
         std::process::exit(1);
     }
+    // std ignores it, and what init starts would inherit that.
+    // SAFETY: SIG_DFL runs no code.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     mount_pseudo_file_systems();
     link_descriptors();
     set_host_name();

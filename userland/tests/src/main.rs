@@ -45,6 +45,7 @@ mod ptrace;
 mod process;
 mod scheduling;
 mod scm;
+mod signalfd;
 mod signals;
 mod system;
 mod threads;
@@ -83,6 +84,7 @@ const GROUPS: &[&[Case]] = &[
     threads::CASES,
     futex::CASES,
     pi::CASES,
+    signalfd::CASES,
     signals::CASES,
     scheduling::CASES,
     time::CASES,
