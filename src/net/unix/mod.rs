@@ -5,7 +5,8 @@
 //!
 //! - `mod.rs`: the socket and its life. `connect.rs`: names, listening, connections. `queue.rs`:
 //!   messages. `transfer.rs`: sending and receiving. `names.rs`: who has which name. `rights.rs`:
-//!   files in flight, and sockets that only messages still hold. `proc.rs`: /proc/net/unix.
+//!   files in flight, and sockets that only messages still hold. `garbage.rs`: which of those no
+//!   socket in use leads to. `proc.rs`: /proc/net/unix.
 //!
 //! # Invariants
 //! - A socket that is `dead` gets no more messages: both are decided under its queue's lock.
@@ -20,6 +21,7 @@
 //! subclass), `unix_rights`, `unix_in_flight`, `unix_dead`.
 
 mod connect;
+mod garbage;
 pub(crate) mod names;
 pub(crate) mod proc;
 mod queue;
@@ -178,9 +180,12 @@ impl Unix {
             peer.wake_all();
         }
         self.wake_all();
-        queue::bury(&mut unread);
+        rights::closed();
+        let all_gone = queue::bury(&mut unread);
         drop(peer);
-        rights::collect();
+        if all_gone {
+            rights::collect();
+        }
     }
 }
 

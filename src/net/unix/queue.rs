@@ -17,7 +17,7 @@ use sync::{
     LockClass, SpinLock,
     atomic::{
         AtomicBool, AtomicU32, AtomicUsize,
-        Ordering::{Acquire, Relaxed, Release},
+        Ordering::{Acquire, Relaxed, Release, SeqCst},
     },
 };
 use vfs::OpenFile;
@@ -94,10 +94,8 @@ impl Message {
     pub(super) fn copy_files(&self) -> Result<KVec<KArc<OpenFile>>> {
         let mut copy = KVec::try_with_capacity(crate::SCM_MAX_FD)?;
         if let Some(rights) = &*self.rights.lock() {
-            for f in rights.files() {
-                // A message has at most that many.
-                let _ = copy.push_within_capacity(f.clone());
-            }
+            // A message has at most that many.
+            rights.copy(&mut copy);
         }
         Ok(copy)
     }
@@ -240,16 +238,13 @@ impl Queue {
     }
 }
 
-struct Dead {
-    list: ArcList<MessageLink>,
-    /// Somebody is dropping them.
-    busy: bool,
-}
+static GRAVE: SpinLock<ArcList<MessageLink>> = SpinLock::new(ArcList::new(), &DEAD);
+/// Somebody is dropping them. Written under the lock.
+static BURYING: AtomicBool = AtomicBool::new(false);
 
-static GRAVE: SpinLock<Dead> = SpinLock::new(Dead { list: ArcList::new(), busy: false }, &DEAD);
-
-/// Drops messages, those that may drop others in turn one after the other.
-pub(super) fn bury(messages: &mut ArcList<MessageLink>) {
+/// Drops messages, those that may drop others in turn one after the other. Whether all are gone:
+/// else somebody is at it, perhaps this task further up, and is told so at his end.
+pub(super) fn bury(messages: &mut ArcList<MessageLink>) -> bool {
     let mut heavy = ArcList::new();
     while let Some(m) = messages.pop_front() {
         if m.is_heavy() {
@@ -258,19 +253,20 @@ pub(super) fn bury(messages: &mut ArcList<MessageLink>) {
         }
     }
     if heavy.is_empty() {
-        return;
+        return !BURYING.load(SeqCst);
     }
     let mut grave = GRAVE.lock();
-    grave.list.append(&mut heavy);
-    if grave.busy {
-        return;
+    grave.append(&mut heavy);
+    if BURYING.load(SeqCst) {
+        return false;
     }
-    grave.busy = true;
+    BURYING.store(true, SeqCst);
     loop {
-        let Some(m) = grave.list.pop_front() else { break };
+        let Some(m) = grave.pop_front() else { break };
         drop(grave);
         drop(m);
         grave = GRAVE.lock();
     }
-    grave.busy = false;
+    BURYING.store(false, SeqCst);
+    true
 }

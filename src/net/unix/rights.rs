@@ -3,17 +3,28 @@
 //! A file in flight is held by its message. A socket in flight can so come to be held by its own
 //! queue, or two sockets by each other's, and no close would end them. Every socket in flight is
 //! therefore known here with how many messages hold it. A socket whose file has no other holders
-//! is a candidate; what the queues of candidates hold among themselves does not count; a candidate
-//! that something else holds lives, and so does all that its queue holds. The queues of the rest
-//! are emptied.
+//! is a candidate; `garbage.rs` finds the candidates that no other socket leads to, and their
+//! queues are emptied.
 //!
-//! The counts are looked at without stopping anybody: who sends has the file in hand before it
-//! counts it here, and who receives gives the count up before the file is his, so that the file's
-//! own count is never too small. A socket that nobody has in hand cannot start to be received from.
+//! # When
+//! After a close, and when very many are in flight. A row of closes that follow from each other is
+//! one close. A look at n sockets is made once in n/[`LOOKS`] closes, so that closing them one by
+//! one does not take time that grows with their square.
+//!
+//! # Nobody is stopped meanwhile
+//! Who sends has the file in hand before it counts it here, and who receives gives the count up
+//! before the file is his: the file's own count is never too small. Who sends, receives or looks
+//! ahead at a socket marks it `touched` under the table's lock. A candidate that nobody touched
+//! from when it was noted to the end was in nobody's hand all that time, so nothing was read from
+//! its queue; if one of those found was touched, the look is made once more.
 //!
 //! A user may have as many files in flight as RLIMIT_NOFILE allows descriptors (`unix(7)`).
 
-use super::{Unix, queue};
+use super::{
+    Unix,
+    garbage::{self, Node},
+    queue,
+};
 use crate::socket;
 use abi::{Errno, Result, Uid};
 use collections::{ArcList, OrdMap};
@@ -34,10 +45,19 @@ static COLLECTOR: LockClass = LockClass::new("unix_collector", 155);
 /// Most files in one message.
 pub const SCM_MAX_FD: usize = 253;
 
+/// Sockets in flight that one close pays for looking at.
+const LOOKS: usize = 256;
+/// Sockets in flight above which who sends looks too.
+const MANY: usize = 16_000;
+/// Sockets noted under one hold of the table's lock.
+const BATCH: usize = 128;
+
 struct Flight {
     file: KWeak<OpenFile>,
     socket: KWeak<Unix>,
     messages: usize,
+    /// Somebody had it in hand since the collector noted it.
+    touched: bool,
 }
 
 struct Table {
@@ -50,6 +70,8 @@ static TABLE: SpinLock<Table> = SpinLock::new(Table { sockets: OrdMap::new(), us
 static SOCKETS: AtomicUsize = AtomicUsize::new(0);
 static COLLECTING: Mutex<()> = Mutex::new((), &COLLECTOR);
 static AGAIN: AtomicBool = AtomicBool::new(false);
+/// Closes since the collector last looked.
+static CLOSES: AtomicUsize = AtomicUsize::new(0);
 
 /// Files of a message.
 pub struct Rights {
@@ -65,6 +87,9 @@ impl Rights {
     /// Files that go into flight for user `uid`, who may have `limit` of them (None: any number).
     /// ETOOMANYREFS; ENOMEM.
     pub fn new(files: KVec<KArc<OpenFile>>, uid: Uid, limit: Option<u64>) -> Result<Self> {
+        if SOCKETS.load(Relaxed) > MANY {
+            collect();
+        }
         let mut nodes: KVec<_> = KVec::try_with_capacity(files.len())?;
         for _ in files.iter().filter(|f| unix_of(f).is_some()) {
             nodes.try_push(OrdMap::reserve_node()?)?;
@@ -85,9 +110,12 @@ impl Rights {
         for f in files.iter() {
             let Some(s) = unix_of(f) else { continue };
             match table.sockets.get_mut(&f.serial()) {
-                Some(flight) => flight.messages += 1,
+                Some(flight) => {
+                    flight.messages += 1;
+                    flight.touched = true;
+                }
                 None => {
-                    let flight = Flight { file: KArc::downgrade(f), socket: s.me.clone(), messages: 1 };
+                    let flight = Flight { file: KArc::downgrade(f), socket: s.me.clone(), messages: 1, touched: true };
                     if let Some(node) = nodes.pop() {
                         table.sockets.insert_reserved(node, f.serial(), flight);
                     }
@@ -103,6 +131,17 @@ impl Rights {
         &self.files
     }
 
+    /// The files once more, as many as there is room for.
+    pub(super) fn copy(&self, into: &mut KVec<KArc<OpenFile>>) {
+        for f in self.files.iter() {
+            let mut table = TABLE.lock();
+            if let Some(flight) = table.sockets.get_mut(&f.serial()) {
+                flight.touched = true;
+            }
+            let _ = into.push_within_capacity(f.clone());
+        }
+    }
+
     /// The files, no longer in flight.
     pub(super) fn into_files(mut self) -> KVec<KArc<OpenFile>> {
         self.land();
@@ -114,6 +153,7 @@ impl Rights {
             let mut table = TABLE.lock();
             let last = table.sockets.get_mut(&f.serial()).is_some_and(|flight| {
                 flight.messages -= 1;
+                flight.touched = true;
                 flight.messages == 0
             });
             let gone = if last { table.sockets.remove_node(&f.serial()) } else { None };
@@ -141,19 +181,16 @@ impl Drop for Rights {
     }
 }
 
-/// A socket whose file only messages hold.
-struct Candidate {
-    serial: u64,
-    socket: KArc<Unix>,
-    /// Messages outside of the candidates' queues that hold it.
-    held: usize,
-    lives: bool,
+/// A socket was closed, and with it all that only its messages held.
+pub(super) fn closed() {
+    CLOSES.fetch_add(1, Relaxed);
 }
 
-/// Ends the sockets that nothing but their own messages hold. Called after a socket was closed:
-/// only then can there be new ones.
+/// Ends the sockets that nothing but their own messages hold. Called after sockets were closed,
+/// not for each that a message's end closed.
 pub(super) fn collect() {
-    if SOCKETS.load(Relaxed) == 0 {
+    let sockets = SOCKETS.load(Relaxed);
+    if sockets == 0 || CLOSES.load(Relaxed).saturating_mul(LOOKS) < sockets {
         return;
     }
     AGAIN.store(true, SeqCst);
@@ -161,57 +198,70 @@ pub(super) fn collect() {
         // Who is at it looks once more.
         let Some(_one) = COLLECTING.try_lock() else { return };
         AGAIN.store(false, SeqCst);
-        // Without memory they stay until the next close.
+        CLOSES.store(0, Relaxed);
+        // Without memory they stay until a later close.
         let _ = round();
     }
 }
 
-fn round() -> Result {
-    let mut all: KVec<Candidate> = KVec::try_with_capacity(SOCKETS.load(Relaxed) + 16)?;
-    {
-        let table = TABLE.lock();
-        for (serial, flight) in table.sockets.iter() {
+/// A socket whose file only messages hold.
+struct Candidate {
+    serial: u64,
+    socket: KArc<Unix>,
+}
+
+/// Notes the candidates with the messages that hold them, by their serial numbers.
+fn note(sockets: &mut KVec<Candidate>, nodes: &mut KVec<Node>) {
+    let mut next = Some(0);
+    while let Some(from) = next.take() {
+        let mut table = TABLE.lock();
+        let mut at = table.sockets.lower_bound(&from).map(|(serial, _)| *serial);
+        for _ in 0..BATCH {
+            let Some(serial) = at else { return };
+            at = serial.checked_add(1).and_then(|n| table.sockets.lower_bound(&n)).map(|(serial, _)| *serial);
+            let Some(flight) = table.sockets.get_mut(&serial) else { continue };
             let Some(socket) = flight.socket.upgrade() else { continue };
             if flight.file.strong_count() != flight.messages {
                 continue;
             }
-            let candidate = Candidate { serial: *serial, socket, held: flight.messages, lives: false };
-            if all.push_within_capacity(candidate).is_err() {
+            flight.touched = false;
+            let noted = nodes.push_within_capacity(Node::new(flight.messages)).is_ok()
+                && sockets.push_within_capacity(Candidate { serial, socket }).is_ok();
+            if !noted {
+                // There are more than a moment ago. What was not noted holds what it leads to.
                 AGAIN.store(true, SeqCst);
-                break;
+                return;
             }
         }
+        next = at;
     }
-    let mut order: KVec<usize> = KVec::try_with_capacity(all.len())?;
-    let find = |all: &[Candidate], f: &OpenFile| all.binary_search_by_key(&f.serial(), |c| c.serial).ok();
-    for i in 0..all.len() {
-        let Some(socket) = all.get(i).map(|c| c.socket.clone()) else { break };
-        socket.queue.each_file(0, &mut |f| {
-            if let Some(c) = find(&all, f).and_then(|j| all.get_mut(j)) {
-                c.held = c.held.saturating_sub(1);
+}
+
+fn round() -> Result {
+    let most = SOCKETS.load(Relaxed) + BATCH;
+    let mut sockets: KVec<Candidate> = KVec::try_with_capacity(most)?;
+    let mut nodes = KVec::try_with_capacity(most)?;
+    note(&mut sockets, &mut nodes);
+    garbage::mark(&mut nodes, |i, visit| {
+        let Some(c) = sockets.get(i) else { return };
+        c.socket.queue.each_file(0, &mut |f| {
+            if let Ok(j) = sockets.binary_search_by_key(&f.serial(), |c| c.serial) {
+                visit(j);
             }
         });
+    })?;
+    let found = || sockets.iter().zip(nodes.iter()).filter(|(_, node)| !node.lives()).map(|(c, _)| c);
+    {
+        let table = TABLE.lock();
+        if !found().all(|c| table.sockets.get(&c.serial).is_some_and(|flight| !flight.touched)) {
+            AGAIN.store(true, SeqCst);
+            return Ok(());
+        }
     }
-    for (i, c) in all.iter_mut().enumerate().filter(|(_, c)| c.held > 0) {
-        c.lives = true;
-        let _ = order.push_within_capacity(i);
+    let mut unread = ArcList::new();
+    for c in found() {
+        c.socket.queue.clear(&mut unread);
     }
-    while let Some(i) = order.pop() {
-        let Some(socket) = all.get(i).map(|c| c.socket.clone()) else { break };
-        socket.queue.each_file(0, &mut |f| {
-            if let Some(j) = find(&all, f)
-                && let Some(c) = all.get_mut(j).filter(|c| !c.lives)
-            {
-                c.lives = true;
-                // Each comes here once.
-                let _ = order.push_within_capacity(j);
-            }
-        });
-    }
-    let mut garbage = ArcList::new();
-    for c in all.iter().filter(|c| !c.lives) {
-        c.socket.queue.clear(&mut garbage);
-    }
-    queue::bury(&mut garbage);
+    queue::bury(&mut unread);
     Ok(())
 }
