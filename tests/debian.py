@@ -32,18 +32,7 @@ def login(console, machine):
 
 
 def job_control(console, machine):
-    good(console, 'sleep 100 &')
-    good(console, 'jobs', r'Running +sleep 100')
-    console.send('fg\n')
-    console.expect(rb'sleep 100\r\n')
-    console.send_until(b'\x1a', rb'Stopped')
-    good(console, 'jobs', r'Stopped +sleep 100')
-    good(console, 'bg', r'sleep 100')
-    good(console, 'jobs', r'Running +sleep 100')
-    good(console, 'kill %1')
-    console.run('wait')
-    output, _ = console.run('jobs; jobs')
-    want('Running' not in output, f'a killed job still runs: {output!r}')
+    shell.job_control(console, machine)
     console.send('cat\n')
     console.expect(rb'cat\r\n')
     console.send_until(b'ping\n', rb'ping\r\nping\r\n')

@@ -147,14 +147,19 @@ fn set_termios(tty: &KArc<Tty>, arg: u64, size: usize, drain: bool, flush: bool)
     Ok(0)
 }
 
+/// Which queues TCFLSH means: input, output.
+pub(crate) fn queues(queue: u64) -> Result<(bool, bool)> {
+    match u32::try_from(queue) {
+        Ok(g::TCIFLUSH) => Ok((true, false)),
+        Ok(g::TCOFLUSH) => Ok((false, true)),
+        Ok(g::TCIOFLUSH) => Ok((true, true)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 fn flush(tty: &KArc<Tty>, queue: u64) -> Result<u64> {
     job::check_foreground(tty, g::SIGTTOU)?;
-    let (input, output) = match u32::try_from(queue) {
-        Ok(g::TCIFLUSH) => (true, false),
-        Ok(g::TCOFLUSH) => (false, true),
-        Ok(g::TCIOFLUSH) => (true, true),
-        _ => return Err(Errno::EINVAL),
-    };
+    let (input, output) = queues(queue)?;
     if input {
         tty.flush_input();
     }

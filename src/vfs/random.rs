@@ -1,9 +1,9 @@
 //! The random generator behind /dev/urandom, getrandom(2), AT_RANDOM and address randomisation.
 //!
 //! ChaCha20 with fast key erasure: every request takes its bytes from a fresh stream whose first
-//! 32 bytes replace the key at once (so that up to 32 bytes cost one block), so that a later look at the state tells nothing about what
-//! was given out (Bernstein, "Fast-key-erasure random-number generators", 2017). What is fed in is
-//! mixed by encrypting: the new key is a block under (old key xor input), 32 bytes of input a step.
+//! 32 bytes replace the key at once, so that a later look at the state tells nothing about what was
+//! given out (Bernstein, "Fast-key-erasure random-number generators", 2017). Up to 32 bytes cost one
+//! block. What is fed in is mixed by encrypting: the new key is a block under (old key xor input), 32 bytes of input a step.
 //!
 //! Seeding: the boot loader's rng-seed, credited as it claims; beside it jitter of the counter,
 //! sampled at boot and with each request, is mixed in and credited one bit a sample at most. Until

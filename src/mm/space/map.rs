@@ -88,7 +88,8 @@ impl AddressSpace {
     }
 
     /// Faults every page of the range in (`MAP_POPULATE`, `MADV_POPULATE_*`, `mlock`). ENOMEM when
-    /// part of it is not mapped, EFAULT when a page cannot be had (`madvise(2)`).
+    /// part of it is not mapped, EFAULT when a page cannot be had (`madvise(2)`), EINTR for a
+    /// thread that is being killed.
     pub fn populate(&self, addr: UserAddr, len: u64, write: bool) -> Result {
         let start = addr.0 & !PAGE_MASK;
         let end = page_align_up(addr.0.checked_add(len).ok_or(Errno::EINVAL)?).ok_or(Errno::EINVAL)?;
@@ -103,6 +104,10 @@ impl AddressSpace {
             }
             let to = area.end.min(end);
             while at < to {
+                // A long way: who is killed meanwhile does not go to its end.
+                if sched::current().head().test_flag(arch::thread::FATAL_PENDING) {
+                    return Err(Errno::EINTR);
+                }
                 self.fault_in(at, write, super::remote::Force::No)?;
                 at += crate::rmap::PAGE;
             }

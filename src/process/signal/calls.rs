@@ -133,6 +133,20 @@ fn mark_pending(task: &Task) {
     }
 }
 
+/// Takes a signal of the set that waits for the task or its process.
+pub(super) fn take(task: &Task, set: SigSet) -> Option<SigInfo> {
+    let others = SigSet(!set.0);
+    let found = {
+        let mut s = task.process.signals.lock_irq();
+        let mut sig = task.signals.lock();
+        sig.queue.pop(others).or_else(|| s.shared.pop(others))?
+    };
+    if let Cause::Timer { id, overrun, .. } = found.cause {
+        task.process.posix_timers.taken(id, overrun);
+    }
+    Some(found)
+}
+
 /// `rt_sigtimedwait(2)`.
 pub fn rt_sigtimedwait(task: &Task, set: UserPtr<u64>, info: UserPtr<[u8; SIGINFO_SIZE]>, timeout: UserPtr<g::__kernel_timespec>, set_size: usize) -> Result<u32> {
     check_set_size(set_size)?;
@@ -143,11 +157,7 @@ pub fn rt_sigtimedwait(task: &Task, set: UserPtr<u64>, info: UserPtr<[u8; SIGINF
         let t = abi::Nanos::from_timespec(&timeout.read()?).ok_or(Errno::EINVAL)?;
         Some(time::monotonic().saturating_add(t))
     };
-    let take = || {
-        let mut s = task.process.signals.lock_irq();
-        let mut sig = task.signals.lock();
-        sig.queue.pop(SigSet(!want.0)).or_else(|| s.shared.pop(SigSet(!want.0)))
-    };
+    let take = || take(task, want);
     let found = match take() {
         Some(found) => found,
         None => {
@@ -165,9 +175,6 @@ pub fn rt_sigtimedwait(task: &Task, set: UserPtr<u64>, info: UserPtr<[u8; SIGINF
             }
         }
     };
-    if let Cause::Timer { id, overrun, .. } = found.cause {
-        task.process.posix_timers.taken(id, overrun);
-    }
     if !info.is_null() {
         info.write(found.encode())?;
     }

@@ -4,7 +4,7 @@
 //! asks: the current task and its process. Senders wake `Process::signal_arrived`, under the lock on
 //! the process's signals.
 
-use super::{Cause, SigInfo, SigSet, clock_ticks};
+use super::{Cause, SigInfo, SigSet, calls, clock_ticks};
 use crate::task::{Task, with_current};
 use abi::{Errno, Result, raw::general as g};
 use core::{any::Any, fmt};
@@ -27,16 +27,7 @@ impl SignalFd {
 
     /// Takes one signal of the mask that waits for the task.
     fn take(&self, task: &Task) -> Option<SigInfo> {
-        let others = SigSet(!self.mask().0);
-        let found = {
-            let mut shared = task.process.signals.lock_irq();
-            let mut own = task.signals.lock();
-            own.queue.pop(others).or_else(|| shared.shared.pop(others))?
-        };
-        if let Cause::Timer { id, overrun, .. } = found.cause {
-            task.process.posix_timers.taken(id, overrun);
-        }
-        Some(found)
+        calls::take(task, self.mask())
     }
 
     fn read_for(&self, task: &Task, f: &OpenFile, dst: &mut IoSink<'_>) -> Result<usize> {

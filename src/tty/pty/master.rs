@@ -159,12 +159,7 @@ impl Master {
     }
 
     fn discard(&self, queue: u64) -> Result<u64> {
-        let (input, output) = match u32::try_from(queue) {
-            Ok(g::TCIFLUSH) => (true, false),
-            Ok(g::TCOFLUSH) => (false, true),
-            Ok(g::TCIOFLUSH) => (true, true),
-            _ => return Err(Errno::EINVAL),
-        };
+        let (input, output) = ioctl::queues(queue)?;
         if input {
             self.pair.discard_output();
             self.tty.output_ready();

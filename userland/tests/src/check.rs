@@ -137,6 +137,23 @@ pub fn child(body: impl FnOnce() -> i32) -> Status {
     if pid < 0 { Status::None } else { wait_for(pid) }
 }
 
+/// A child that has run `body` and waits until it is killed.
+pub fn idle_child(body: impl FnOnce()) -> Result<i32, Stop> {
+    let (reader, writer) = new_pipe(libc::O_CLOEXEC)?;
+    let pid = fork_child(|| {
+        body();
+        write_fd(writer, b"x");
+        loop {
+            // SAFETY: waits to be killed.
+            unsafe { libc::pause() };
+        }
+    });
+    close_fd(writer);
+    check!(pid > 0 && read_fd(reader, &mut [0]) == 1);
+    close_fd(reader);
+    Ok(pid)
+}
+
 /// Runs checks in a child; its first failure becomes ours.
 pub fn in_child(body: impl FnOnce() -> Outcome) -> Outcome {
     let mut ends = [0; 2];

@@ -147,17 +147,29 @@ fn every_thread_is_in_the_core() -> Outcome {
             for number in 0..THREADS {
                 let ready = &ready;
                 scope.spawn(move || {
-                    ready.fetch_add(1, std::sync::atomic::Ordering::Release);
-                    // SAFETY: marks registers, and waits for the end.
+                    // SAFETY: marks a register, counts itself, and waits for the end.
                     unsafe {
-                        core::arch::asm!("fmov d9, x20", "1: yield", "b 1b", in("x20") 0x7468_7265_0000_0000u64 + number, out("v9") _, options(nostack));
+                        core::arch::asm!(
+                            "fmov d9, x20",
+                            "2: ldaxr x22, [x21]",
+                            "add x22, x22, #1",
+                            "stlxr w23, x22, [x21]",
+                            "cbnz w23, 2b",
+                            "3: yield",
+                            "b 3b",
+                            in("x20") 0x7468_7265_0000_0000u64 + number,
+                            in("x21") ready.as_ptr(),
+                            out("x22") _,
+                            out("x23") _,
+                            out("v9") _,
+                            options(nostack)
+                        );
                     }
                 });
             }
             while ready.load(std::sync::atomic::Ordering::Acquire) < THREADS {
                 std::thread::yield_now();
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
             // SAFETY: ends the process: the address is not mapped.
             unsafe {
                 core::arch::asm!("mov x20, #0x1234", "str x20, [x21]", in("x21") 0x5000u64, out("x20") _);

@@ -20,18 +20,7 @@ struct Idle(i32);
 
 impl Idle {
     fn new(prepare: impl FnOnce()) -> Result<Self, Stop> {
-        let (reader, writer) = new_pipe(O_CLOEXEC)?;
-        let pid = fork_child(|| {
-            prepare();
-            write_fd(writer, b"x");
-            loop {
-                unsafe { pause() };
-            }
-        });
-        close_fd(writer);
-        check!(pid > 0 && read_fd(reader, &mut [0]) == 1);
-        close_fd(reader);
-        Ok(Self(pid))
+        idle_child(prepare).map(Self)
     }
 }
 

@@ -120,17 +120,7 @@ fn traced(body: impl FnOnce() -> i32) -> Result<Tracee, Stop> {
 
 /// A child that nobody traces, and that runs.
 fn running(body: impl FnOnce()) -> Result<Tracee, Stop> {
-    let (reader, writer) = new_pipe(O_CLOEXEC)?;
-    let pid = fork_child(|| {
-        body();
-        write_fd(writer, b"x");
-        loop {
-            unsafe { pause() };
-        }
-    });
-    close_fd(writer);
-    check!(pid > 0 && read_fd(reader, &mut [0]) == 1);
-    close_fd(reader);
+    let pid = idle_child(body)?;
     let tracee = Tracee(pid);
     until_state(pid, 'S')?;
     Ok(tracee)
