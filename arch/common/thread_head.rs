@@ -24,7 +24,9 @@ pub const HW_DEBUG: u32 = 256;
 /// They are not in this CPU's registers.
 pub const DEBUG_LOAD: u32 = 512;
 /// The flags with which a system call takes the long way.
-pub const SYSCALL_WORK: u32 = SINGLE_STEP | SYSCALL_TRACE | SYSCALL_EMU;
+pub const SYSCALL_WORK: u32 = SINGLE_STEP | SYSCALL_TRACE | SYSCALL_EMU | SECCOMP;
+/// System calls are restricted (seccomp(2)).
+pub const SECCOMP: u32 = 128;
 /// The flags that the loop before the return to EL0 serves.
 pub const EXIT_WORK: u32 = NEED_RESCHED | SIGNAL_PENDING | NOTIFY_RESUME | DEBUG_LOAD;
 

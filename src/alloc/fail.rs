@@ -89,6 +89,11 @@ pub fn fail_nth(n: u64) {
     imp::arm(n);
 }
 
+/// How many allocations of this thread are left until one fails; 0 when none will.
+pub fn allocations_left() -> u64 {
+    imp::left()
+}
+
 /// Disarms; true when the failure had not been reached, so the code under test made fewer
 /// allocations than `n`.
 pub fn disarm() -> bool {

@@ -27,7 +27,7 @@ mod vec;
 
 pub use arc::{KArc, KWeak};
 pub use boxed::KBox;
-pub use fail::{disarm, fail_nth};
+pub use fail::{allocations_left, disarm, fail_nth};
 pub use rcu_arc::{ArcSlot, RcuArc};
 pub use string::KString;
 pub use unsize::{CoerceUnsize, Coercion};

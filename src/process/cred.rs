@@ -1,12 +1,12 @@
 //! Changing ids (`credentials(7)`, `setresuid(2)` and its family).
 //!
 //! Each call copies the credentials, changes the copy and puts it in place whole, so nobody ever
-//! sees half a change. Capabilities follow the ids as `capabilities(7)` says ("Effect of user ID
-//! changes on capabilities").
+//! sees half a change. Capabilities follow the ids ([`capability`](crate::capability)).
 
-use crate::task::Task;
-use abi::{Errno, Gid, Result, Uid};
+use crate::{capability, task::Task, user::User};
+use abi::{Errno, Gid, Result, Uid, raw::general::RLIMIT_NPROC};
 use kalloc::{KArc, KVec};
+use sync::atomic::Ordering;
 use vfs::{Cap, Credentials};
 
 /// "Leave this id as it is."
@@ -16,39 +16,39 @@ pub const KEEP: u32 = u32::MAX;
 pub const MAX_GROUPS: usize = 65536;
 
 fn change(task: &Task, f: impl FnOnce(&mut Credentials, &Credentials) -> Result) -> Result {
+    change_caps(task, |new, old| {
+        f(new, old)?;
+        capability::follow_user_ids(new, old);
+        Ok(())
+    })
+}
+
+/// Replaces the credentials of the current thread by a changed copy. Without the right to trace
+/// who has them, nobody looks into a process with new ones; and a parent's death is none of its
+/// business any more (`prctl(2)`, PR_SET_DUMPABLE and PR_SET_PDEATHSIG).
+pub(crate) fn change_caps(task: &Task, f: impl FnOnce(&mut Credentials, &Credentials) -> Result) -> Result {
     let old = task.cred()?;
     let mut new = kalloc::TryClone::try_clone(&*old)?;
     f(&mut new, &old)?;
-    follow_ids(&mut new, &old);
-    if new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid {
-        task.process.set_dumpable(crate::exec::suid_dumpable());
+    let user = if new.uid == old.uid { None } else { Some(User::find(new.uid)?) };
+    let new = KArc::try_new(new)?;
+    // From here on nothing fails.
+    note_change(task, &new, &old);
+    if let Some(user) = user {
+        let too_many = new.uid != 0 && user.threads() > task.process.limit(RLIMIT_NPROC);
+        task.too_many_threads.store(too_many, Ordering::Relaxed);
+        task.count_for(Some(user));
     }
-    task.set_cred(KArc::try_new(new)?);
+    task.set_cred(new);
     Ok(())
 }
 
-/// SECBIT_NO_SETUID_FIXUP and SECBIT_KEEP_CAPS.
-const NO_SETUID_FIXUP: u32 = 1 << 2;
-const KEEP_CAPS: u32 = 1 << 4;
-
-fn follow_ids(new: &mut Credentials, old: &Credentials) {
-    if old.securebits & NO_SETUID_FIXUP != 0 {
-        return;
-    }
-    let had_root = old.uid == 0 || old.euid == 0 || old.suid == 0;
-    let has_root = new.uid == 0 || new.euid == 0 || new.suid == 0;
-    if had_root && !has_root {
-        if old.securebits & KEEP_CAPS == 0 {
-            new.caps.permitted = 0;
-            new.caps.ambient = 0;
-        }
-        new.caps.effective = 0;
-    }
-    if old.euid == 0 && new.euid != 0 {
-        new.caps.effective = 0;
-    }
-    if old.euid != 0 && new.euid == 0 {
-        new.caps.effective = new.caps.permitted;
+/// What a change of rights takes away beside them.
+pub(crate) fn note_change(task: &Task, new: &Credentials, old: &Credentials) {
+    let gained = new.caps.permitted & !old.caps.permitted != 0;
+    if new.euid != old.euid || new.egid != old.egid || new.fsuid != old.fsuid || new.fsgid != old.fsgid || gained {
+        task.process.set_dumpable(crate::exec::suid_dumpable());
+        task.set_parent_death_signal(0);
     }
 }
 
@@ -176,8 +176,9 @@ pub fn setresgid(task: &Task, real: Gid, effective: Gid, saved: Gid) -> Result {
 pub fn setfsuid(task: &Task, id: Uid) -> Result<Uid> {
     let old = task.cred()?;
     if old.capable(Cap::SETUID) || [old.uid, old.euid, old.suid, old.fsuid].contains(&id) {
-        change(task, |new, _| {
+        change_caps(task, |new, old| {
             new.fsuid = id;
+            capability::follow_fs_id(new, old);
             Ok(())
         })?;
     }

@@ -1,13 +1,14 @@
 //! The end of threads and processes (`_exit(2)`, `exit_group(2)`), and the news of it.
 //!
 //! A thread gives back what it holds, leaves its process, and its stack is freed by the scheduler
-//! after the last switch. The last thread turns the process into a zombie: children go to the
-//! nearest subreaper or to init, the parent is told, and unless it does not care the status waits
-//! for it. The order is what the parent may see: memory and files are gone before the zombie shows.
+//! after the last switch. Its children go to another thread of its process. The last thread turns
+//! the process into a zombie: children go to the nearest subreaper or to init, the parent is told,
+//! and unless it does not care the status waits for it. The order is what the parent may see:
+//! memory and files are gone before the zombie shows.
 
 use crate::{
     futex, ptrace, session,
-    signal::{Cause, SigInfo, Signal},
+    signal::{Cause, SIG_IGN, SigInfo, SigSet, Signal, may_signal},
     task::{FAMILY, JobEvent, Life, Process, Task},
 };
 use abi::{UserAddr, raw::general as g};
@@ -47,8 +48,9 @@ pub fn exit_thread(task: &Task, status: u32) -> ! {
     let last = leave(task, &process, status);
     ptrace::waiting::thread_ended(task, status);
     if last {
-        end_process(&process, status);
+        end_process(task, &process, status);
     } else {
+        hand_children_on(task, &process);
         process.members_gone.wake_all();
     }
     drop(process);
@@ -85,7 +87,6 @@ fn process_times(task: &Task) -> impl core::ops::DerefMut<Target = crate::task::
 
 /// Takes the thread out of its process. Returns whether it was the last.
 fn leave(task: &Task, process: &Process, status: u32) -> bool {
-    task.exit_status.store(status, Ordering::Relaxed);
     let mut s = process.signals.lock_irq();
     if let Some(thread) = task.thread() {
         *task.last_name.lock() = thread.name();
@@ -100,20 +101,16 @@ fn leave(task: &Task, process: &Process, status: u32) -> bool {
             *sum += n;
         }
     }
+    task.exit_status.store(status, Ordering::Relaxed);
     task.exiting.store(true, Ordering::Release);
+    // From here on nobody begins to trace it, and whoever ends it forgets the thread.
+    let is_traced = ptrace::is_traced(task);
     s.members.retain(|t| !core::ptr::eq(&**t, task));
     let last = s.members.is_empty();
     if last && s.group_exit.is_none() {
-        let leader = process.leader.lock().as_ref().map_or(status, |l| l.exit_status.load(Ordering::Relaxed));
-        s.group_exit = Some(leader);
-    }
-    // The leader's number is the process's, and stays until the process is reaped; a tracer waits
-    // for each thread.
-    if !task.is_leader()
-        && !ptrace::is_traced(task)
-        && let Some(pid) = task.pid_object()
-    {
-        pid.set_task(None);
+        // The status of a process that nobody ended as a whole is its last thread's (Linux since
+        // 6.0).
+        s.group_exit = Some(status);
     }
     // Signals that only this thread could take may now be another's.
     if !last && !s.shared.pending().is_empty() {
@@ -124,6 +121,11 @@ fn leave(task: &Task, process: &Process, status: u32) -> bool {
     // A stop that waited for this thread alone is complete now.
     let stopped = crate::signal::complete_stop(&mut s);
     drop(s);
+    // The leader's number is the process's, and stays until the process is reaped; a tracer waits
+    // for each thread. Not under the lock on the signals, which comes after that on the numbers.
+    if !task.is_leader() && !is_traced {
+        forget_thread(task);
+    }
     if let Some(event) = stopped
         && !last
     {
@@ -134,7 +136,7 @@ fn leave(task: &Task, process: &Process, status: u32) -> bool {
 }
 
 /// The last thread is gone: zombie, or nothing at all when nobody will ask.
-fn end_process(process: &KArc<Process>, status: u32) {
+fn end_process(task: &Task, process: &KArc<Process>, status: u32) {
     if process.is_init() {
         log::error!("init ended with status {:#x}", status);
         panic_init_gone(status);
@@ -145,59 +147,85 @@ fn end_process(process: &KArc<Process>, status: u32) {
     }
     process.posix_timers.clear();
     session::leave_on_exit(process);
-    let orphans = session::OrphanWatch::before_exit(process);
     drop(process.exe.lock().take());
 
-    let reaped = {
+    let leader = {
         let _family = FAMILY.lock();
-        give_children_away(process);
+        process.links.lock().life = Life::Zombie(status);
+        give_children_away(task, process);
         let parent = process.parent();
-        let exit_signal = Signal::new(process.exit_signal.load(Ordering::Relaxed));
-        let ignored = match (&parent, exit_signal) {
-            (Some(p), Some(Signal::CHLD)) => p.actions().is_some_and(|a| a.reaps_children_itself()),
-            (None, _) => true,
-            _ => false,
-        };
+        if let Some(parent) = &parent {
+            session::hang_up_if_orphaned(process, parent, Some(process));
+        }
+        process.pid.ended.wake_all();
         // A tracer is told first, and must have asked before the parent hears of it.
         let leader = process.leader.lock().clone();
         let tracer = leader.as_deref().and_then(ptrace::tracer_process);
-        let ignored = ignored && tracer.is_none();
-        process.links.lock().life = if ignored { Life::Reaped } else { Life::Zombie(status) };
-        let others = tracer.filter(|t| !parent.as_ref().is_some_and(|p| KArc::ptr_eq(p, t)));
-        if let (Some(tracer), Some(leader)) = (&others, &leader) {
+        let is_traced = tracer.is_some();
+        let other = tracer.filter(|t| !parent.as_ref().is_some_and(|p| KArc::ptr_eq(p, t)));
+        if let (Some(tracer), Some(leader)) = (&other, &leader) {
             ptrace::waiting::ended(tracer, leader, status);
         }
-        if let Some(parent) = parent.as_ref().filter(|_| others.is_none()) {
-            // With SA_NOCLDWAIT the signal still comes, with SIG_IGN it does not (Linux).
-            if let Some(signal) = exit_signal {
-                let _ = crate::signal::send_with_family(parent, child_info(process, signal, exit_code(status), exit_value(status)));
-            }
-            if ignored {
-                process.pid.set_task(None);
-                remove_child(parent, process);
-            }
-        }
-        let reaped = ignored.then(|| process.leader.lock().take());
-        if let Some(p) = parent {
-            p.child_events.wake_all();
-        }
-        reaped
+        let freed = parent.filter(|_| other.is_none()).and_then(|parent| {
+            let forgotten = tell_parent(&parent, process, status) && !is_traced;
+            let leader = if forgotten { reap(&parent, process) } else { None };
+            parent.child_events.wake_all();
+            leader
+        });
+        (leader, freed)
     };
-    drop(reaped);
-    orphans.signal();
+    drop(leader);
+}
+
+/// Tells the parent that a child has ended. True when nobody will ask for the status (`wait(2)`,
+/// NOTES). Family lock held.
+fn tell_parent(parent: &KArc<Process>, child: &Process, status: u32) -> bool {
+    let mut number = child.exit_signal.load(Ordering::Relaxed);
+    // A signal of one's choice does not reach over the parent's exec: it might run with more
+    // rights now.
+    if child.parent_exec_id.load(Ordering::Relaxed) != parent.exec_id.load(Ordering::Relaxed) {
+        number = g::SIGCHLD;
+    }
+    let Some(signal) = Signal::new(number) else { return false };
+    let action = parent.action(signal);
+    let ignored = signal == Signal::CHLD && action.handler == SIG_IGN;
+    // With SA_NOCLDWAIT the signal still comes, with SIG_IGN it does not (Linux).
+    if !ignored {
+        crate::signal::send_with_family(parent, child_info(child, signal, exit_code(status), exit_value(status)));
+    }
+    ignored || signal == Signal::CHLD && action.has(g::SA_NOCLDWAIT)
+}
+
+/// A zombie leaves the family; the caller drops its leader when it holds no lock any more. Family
+/// lock held.
+#[must_use]
+pub(crate) fn reap(parent: &Process, child: &KArc<Process>) -> Option<KArc<Task>> {
+    child.links.lock().life = Life::Reaped;
+    // Nobody finds it any more, also while its last thread still leaves its stack.
+    child.pid.set_task(None);
+    child.pid.ended.wake_all();
+    let (group, session) = {
+        let mut links = child.links.lock();
+        (links.pgrp.take(), links.session.take())
+    };
+    drop(group.and_then(|group| group.leave(child.id())));
+    drop(session);
+    drop(parent.children.lock().remove(&child.id()));
+    let leader = child.leader.lock().take();
+    if let Some(leader) = &leader {
+        leader.count_for(None);
+    }
+    leader
 }
 
 /// The tracer has let go of a zombie: its parent learns of it now. Family lock held.
 pub(crate) fn tell_real_parent(process: &KArc<Process>, status: u32) {
     let Some(parent) = process.parent() else { return };
-    let signal = Signal::new(process.exit_signal.load(Ordering::Relaxed));
-    if let Some(signal) = signal {
-        let _ = crate::signal::send_with_family(&parent, child_info(process, signal, exit_code(status), exit_value(status)));
-    }
-    if signal == Some(Signal::CHLD) && parent.actions().is_some_and(|a| a.reaps_children_itself()) {
-        process.links.lock().life = Life::Reaped;
-        process.pid.set_task(None);
-        remove_child(&parent, process);
+    if tell_parent(&parent, process, status)
+        && let Some(leader) = reap(&parent, process)
+    {
+        // Not here, where the family waits.
+        KArc::drop_after_grace_period(leader);
     }
     parent.child_events.wake_all();
 }
@@ -207,11 +235,14 @@ pub(crate) fn forget_thread(task: &Task) {
     if let Some(pid) = task.pid_object() {
         pid.set_task(None);
     }
+    task.count_for(None);
 }
 
 /// The thread of `parent` that made `process`, or has taken it over. Family lock held.
-pub(crate) fn parent_thread(_process: &Process, parent: &Process) -> Option<KArc<Task>> {
-    parent.any_task()
+pub(crate) fn parent_thread(process: &Process, parent: &Process) -> Option<KArc<Task>> {
+    let id = process.parent_thread.load(Ordering::Relaxed);
+    let thread = parent.signals.lock_irq().members.iter().find(|t| t.id() == id).cloned();
+    thread.or_else(|| parent.any_task())
 }
 
 fn panic_init_gone(status: u32) -> ! {
@@ -219,30 +250,70 @@ fn panic_init_gone(status: u32) -> ! {
     arch::panic::stop(format_args!("Attempted to kill init! exitcode=0x{status:08x}"))
 }
 
-pub(crate) fn remove_child(parent: &Process, child: &Process) {
-    let removed = parent.children.lock().remove(&child.id());
-    drop(removed);
+/// The children that the ending thread made, or inherited, are another thread's now. They notice
+/// as if their parent had ended: that is what PR_SET_PDEATHSIG promises.
+fn hand_children_on(task: &Task, process: &Process) {
+    if process.children.lock().is_empty() {
+        return;
+    }
+    let _family = FAMILY.lock();
+    let Some(heir) = process.any_task().map(|t| t.id()) else { return };
+    for child in process.children.lock().values() {
+        if child.parent_thread.load(Ordering::Relaxed) == task.id() {
+            child.parent_thread.store(heir, Ordering::Relaxed);
+            send_death_signals(task, child);
+        }
+    }
 }
 
 /// Moves the children to the nearest living subreaper among the ancestors, or to init.
-fn give_children_away(process: &KArc<Process>) {
+fn give_children_away(task: &Task, process: &KArc<Process>) {
     let Some(heir) = heir_of(process) else { return };
+    let thread = heir.any_task().map_or(heir.id(), |t| t.id());
     loop {
         let moved = process.children.lock().pop_first_node();
         let Some(node) = moved else { break };
         let child = node.value().clone();
         child.links.lock().parent = Some(KArc::downgrade(&heir));
+        child.parent_thread.store(thread, Ordering::Relaxed);
         // The new parent waits for SIGCHLD children only.
         child.exit_signal.store(g::SIGCHLD, Ordering::Relaxed);
         heir.children.lock().insert_node(node);
-        let signal = Signal::new(child.parent_death_signal.load(Ordering::Relaxed));
-        if let Some(signal) = signal {
-            let _ = crate::signal::send_with_family(&child, SigInfo::kernel(signal));
-        }
+        send_death_signals(task, &child);
         let life = child.links.lock().life;
-        if let Life::Zombie(status) = life {
-            let _ = crate::signal::send_with_family(&heir, child_info(&child, Signal::CHLD, exit_code(status), exit_value(status)));
+        // Of one that is traced the heir hears when the tracer has let go of it.
+        let is_traced = child.leader.lock().as_deref().is_some_and(ptrace::is_traced);
+        if let Life::Zombie(status) = life
+            && !is_traced
+        {
+            if tell_parent(&heir, &child, status)
+                && let Some(leader) = reap(&heir, &child)
+            {
+                // Not here, where the family waits.
+                KArc::drop_after_grace_period(leader);
+            }
             heir.child_events.wake_all();
+        }
+        session::hang_up_if_orphaned(&child, process, None);
+    }
+}
+
+/// Sends what the threads of `child` asked for with PR_SET_PDEATHSIG, on behalf of the ending
+/// `task`: it must be allowed to. Family lock held.
+fn send_death_signals(task: &Task, child: &KArc<Process>) {
+    let mut wanted = SigSet::EMPTY;
+    for t in child.signals.lock_irq().members.iter() {
+        if let Some(s) = Signal::new(t.parent_death_signal()) {
+            wanted = wanted.with(s);
+        }
+    }
+    while let Some(signal) = wanted.first() {
+        wanted = wanted.without(signal);
+        let Some(target) = child.any_task() else { return };
+        let uid = task.with_cred(|c| c.uid).unwrap_or(0);
+        if may_signal(task, Some(signal), &target).unwrap_or(false) {
+            let cause = Cause::User { code: g::SI_USER as i32, pid: task.process.id(), uid };
+            crate::signal::send_with_family(child, SigInfo { signal, cause });
         }
     }
 }

@@ -1,53 +1,62 @@
-//! New threads and processes (`clone(2)`, `fork(2)`, `vfork(2)`).
+//! New threads and processes (`clone(2)`, `clone3(2)`, `fork(2)`, `vfork(2)`).
 //!
 //! Everything is checked, then built, and nothing is visible to anyone until the commit under the
-//! family lock; whatever was built before a failure goes back by being dropped.
+//! family lock; whatever was built before a failure goes back by being dropped. What user memory is
+//! told of a child (its id, its pidfd's number) is written where Linux writes it, which for the
+//! pidfd is before the last failure.
 
 use crate::{
+    pid::{Membership, Pid, PidNamespace},
+    pidfd::NewPidFd,
     ptrace,
-    pid::PidNamespace,
-    task::{AltStack, FAMILY, Life, Memory, Process, ProcessSpec, Task, TaskSpec},
+    signal::broadcasts,
+    task::{AltStack, FAMILY, Memory, Process, ProcessSpec, Task, TaskSpec},
+    user::{self, Counted},
 };
 use abi::{
     Errno, Result, UserAddr,
     raw::{general as g, ptrace as p},
 };
-use arch::{UserRegs, user::UserPtr};
+use arch::{
+    UserRegs,
+    thread::{SECCOMP, SIGNAL_PENDING},
+    user::UserPtr,
+};
 use kalloc::KArc;
 use sched::{Completion, Sleep, ThreadSpec};
 use sync::atomic::Ordering;
+use vfs::Cap;
 
-/// The arguments of `clone(2)`; those of `fork` and `vfork` are special cases.
+/// The arguments of `clone3(2)`; those of `clone`, `fork` and `vfork` are special cases.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneArgs {
     /// CLONE_* bits without the exit signal.
     pub flags: u64,
-    /// Signal to the parent at the end; 0 for none.
+    /// Where CLONE_PIDFD puts the descriptor.
+    pub pidfd: UserAddr,
+    /// Signal to the parent at the end; 0 for none. `clone` takes any byte: what is no signal is
+    /// never sent.
     pub exit_signal: u32,
     /// Stack pointer of the child; 0 keeps the parent's.
     pub stack: u64,
     pub parent_tid: UserAddr,
     pub child_tid: UserAddr,
     pub tls: u64,
+    /// The ids that the child is to have, innermost namespace first: how many there are, and the
+    /// first.
+    pub set_tid: Option<(u64, u32)>,
+    /// The cgroup for CLONE_INTO_CGROUP.
+    pub cgroup: u64,
 }
 
-/// Flags whose mechanism exists.
-const SUPPORTED: u64 = (g::CLONE_VM
-    | g::CLONE_FS
-    | g::CLONE_FILES
-    | g::CLONE_SIGHAND
-    | g::CLONE_VFORK
-    | g::CLONE_PARENT
-    | g::CLONE_THREAD
-    | g::CLONE_SYSVSEM
-    | g::CLONE_SETTLS
-    | g::CLONE_PARENT_SETTID
-    | g::CLONE_CHILD_CLEARTID
-    | g::CLONE_DETACHED
-    | g::CLONE_UNTRACED
-    | g::CLONE_PTRACE
-    | g::CLONE_CHILD_SETTID
-    | g::CLONE_IO) as u64;
+/// CLONE_CLEAR_SIGHAND and CLONE_INTO_CGROUP, which only `clone3` can say.
+pub const CLEAR_SIGHAND: u64 = 1 << 32;
+pub const INTO_CGROUP: u64 = 1 << 33;
+
+/// The flags that ask for a new namespace other than of users.
+const NEW_NAMESPACES: u64 =
+    (g::CLONE_NEWNS | g::CLONE_NEWUTS | g::CLONE_NEWIPC | g::CLONE_NEWPID | g::CLONE_NEWNET | g::CLONE_NEWCGROUP | g::CLONE_NEWTIME)
+        as u64;
 
 impl CloneArgs {
     fn has(&self, flag: u32) -> bool {
@@ -65,46 +74,86 @@ impl CloneArgs {
         })
     }
 
+    fn has_both(&self, a: u32, b: u32) -> bool {
+        self.has(a) && self.has(b)
+    }
+
     /// The combinations that `clone(2)` forbids: EINVAL for each.
     fn check(&self, parent: &Process) -> Result {
-        let bad = self.flags & !SUPPORTED != 0
+        let bad = self.has_both(g::CLONE_PIDFD, g::CLONE_PARENT_SETTID) && self.pidfd == self.parent_tid
+            || self.has_both(g::CLONE_NEWNS, g::CLONE_FS)
+            || self.has_both(g::CLONE_NEWUSER, g::CLONE_FS)
             || self.has(g::CLONE_THREAD) && !self.has(g::CLONE_SIGHAND)
             || self.has(g::CLONE_SIGHAND) && !self.has(g::CLONE_VM)
             || self.has(g::CLONE_PARENT) && parent.is_init()
-            || self.exit_signal > abi::NSIG as u32;
+            || self.has(g::CLONE_THREAD) && (self.has(g::CLONE_NEWUSER) || self.has(g::CLONE_NEWPID))
+            || self.has(g::CLONE_PIDFD) && (self.has(g::CLONE_DETACHED) || self.has(g::CLONE_THREAD));
         if bad { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// Namespaces that do not exist here: as Linux answers that was built without them.
+    fn check_namespaces(&self, task: &Task) -> Result {
+        if self.flags & NEW_NAMESPACES == 0 {
+            return Ok(());
+        }
+        let allowed = task.with_cred(|c| c.capable(Cap::SYS_ADMIN))?;
+        Err(if allowed { Errno::EINVAL } else { Errno::EPERM })
     }
 }
 
 /// Makes a child or a thread of the current task; returns its id as the parent sees it.
 /// ERESTARTNOINTR when a signal is to be handled first: a child never starts between a signal and
-/// its handler.
+/// its handler, and never misses one that was sent to its parent's group or to everyone.
 pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
     args.check(&task.process)?;
     let thread_of_group = args.has(g::CLONE_THREAD);
     let me = sched::current();
+    let group = task.process.pgrp().ok_or(Errno::ESRCH)?;
+    // Before the look at what is pending: what comes later changes these numbers.
+    let heard = signals_to_many(&group);
+    if me.head().test_flag(SIGNAL_PENDING) {
+        return Err(restart());
+    }
     let ns = task.ns()?;
+    let counted = count(task)?;
+    if args.has(g::CLONE_NEWUSER) {
+        return Err(Errno::EINVAL);
+    }
+    if user::threads() > user::threads_max() {
+        return Err(Errno::EAGAIN);
+    }
 
-    let memory = task.memory().ok_or(Errno::EINVAL)?;
-    let memory = if args.has(g::CLONE_VM) { memory } else { KArc::try_new(Memory::fork_of(&memory)?)? };
     let files = task.files()?;
     let files = if args.has(g::CLONE_FILES) { files } else { files.copy()? };
     let fs = task.fs()?;
     let fs = if args.has(g::CLONE_FS) { fs } else { fs.copy()? };
     let actions = task.process.actions().ok_or(Errno::ESRCH)?;
-    check_process_limit(task, &ns.pid)?;
-    let pid = PidNamespace::alloc(&ns.pid)?;
+    let actions = if args.has(g::CLONE_SIGHAND) { actions } else { actions.try_copy()? };
+    if args.flags & CLEAR_SIGHAND != 0 {
+        actions.reset_handlers();
+    }
+    let memory = task.memory().ok_or(Errno::EINVAL)?;
+    let memory = if args.has(g::CLONE_VM) { memory } else { KArc::try_new(Memory::fork_of(&memory)?)? };
+    args.check_namespaces(task)?;
+    let stack = frames::vmalloc::alloc_stack()?;
+    let pid = new_pid(task, &ns.pid, args.set_tid)?;
     let nr = pid.number();
+    let own_files = task.files()?;
+    let pidfd = if args.has(g::CLONE_PIDFD) { Some(NewPidFd::prepare(task, &own_files, &pid, args.pidfd)?) } else { None };
+    if args.flags & INTO_CGROUP != 0 {
+        // There is no cgroup that a descriptor could stand for.
+        return Err(Errno::EBADF);
+    }
 
     let process = if thread_of_group {
         task.process.clone()
     } else {
         let p = Process::try_new(ProcessSpec {
             pid: pid.clone(),
-            actions: if args.has(g::CLONE_SIGHAND) { actions } else { actions.try_copy()? },
+            actions,
             limits: task.process.limits(),
             exit_signal: if args.has(g::CLONE_PARENT) { task.process.exit_signal.load(Ordering::Relaxed) } else { args.exit_signal },
-            pgrp: task.process.pgrp().ok_or(Errno::ESRCH)?,
+            pgrp: group.clone(),
             session: task.process.session().ok_or(Errno::ESRCH)?,
         })?;
         p.inherit(&task.process);
@@ -121,6 +170,7 @@ pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
         ns,
         cred: task.cred()?,
         blocked,
+        counted,
     })?;
     child.inherit(task);
     let event = args.trace_event();
@@ -148,7 +198,7 @@ pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
         affinity: me.affinity(),
         payload: Some(kalloc::karc_as!(child.clone() => dyn sched::Payload)),
         user_space: Some(kalloc::karc_as!(memory.space.clone() => dyn sched::UserSpace)),
-        stack: frames::vmalloc::alloc_stack()?,
+        stack,
     };
     let mut new = NewThread { thread: sched::create_user(spec, &child_regs, Some(&me))?, started: false };
     let thread = new.thread.clone();
@@ -159,49 +209,27 @@ pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
     if !args.has(g::CLONE_VM) {
         crate::rseq::inherit(&child, task, &thread);
     }
-    // What the child reads of its own memory must be there before it runs.
-    if args.has(g::CLONE_CHILD_SETTID) {
-        let bytes = nr.to_le_bytes();
-        // A bad address is the program's own business, as on Linux.
-        let _ = memory.space.write_remote(args.child_tid, &bytes);
-    }
-    if args.has(g::CLONE_PARENT_SETTID) {
-        UserPtr::<u32>::new(args.parent_tid).write(nr)?;
-    }
-
-    // Room first, so that nothing can fail once the child can be seen.
-    let node = if thread_of_group {
-        None
+    let birth = Birth { task, child: &child, pid: &pid, group: &group, heard };
+    if thread_of_group {
+        birth.join_process(&thread)?;
     } else {
-        Some(collections::OrdNode::try_new(nr, process.clone())?)
-    };
-    {
-        let family = FAMILY.lock();
-        let mut s = task.process.signals.lock_irq();
-        if s.group_exit.is_some() || me.head().test_flag(arch::thread::SIGNAL_PENDING) {
-            return Err(Errno::ERESTARTNOINTR);
-        }
-        if thread_of_group {
-            s.members.try_push(child.clone())?;
-            drop(s);
-        } else {
-            drop(s);
-            process.signals.lock_irq().members.try_push(child.clone())?;
-            *process.leader.lock() = Some(child.clone());
-            let parent = if args.has(g::CLONE_PARENT) { task.process.parent() } else { Some(task.process.clone()) };
-            let parent = parent.filter(|p| p.links.lock().life == Life::Alive).ok_or(Errno::EINVAL)?;
-            process.links.lock().parent = Some(KArc::downgrade(&parent));
-            if let Some(node) = node {
-                parent.children.lock().insert_node(node);
-            }
-        }
-        pid.set_task(Some(KArc::downgrade(&child)));
-        drop(family);
+        birth.begin_process(args.has(g::CLONE_PARENT), &thread)?;
     }
     new.started = true;
     if let Some(traced) = traced {
         traced.commit(task, &child);
     }
+    if let Some(pidfd) = pidfd {
+        pidfd.install();
+    }
+    // Bad addresses are the program's own business, as on Linux: the child is there already.
+    if args.has(g::CLONE_PARENT_SETTID) {
+        let _ = UserPtr::<u32>::new(args.parent_tid).write(nr);
+    }
+    if args.has(g::CLONE_CHILD_SETTID) {
+        let _ = memory.space.write_remote(args.child_tid, &nr.to_le_bytes());
+    }
+    drop(memory);
     sched::start(&thread);
     if let Some(event) = event.filter(|_| told) {
         ptrace::stop::event(task, regs, event, nr.into());
@@ -215,22 +243,114 @@ pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
     Ok(nr)
 }
 
-/// RLIMIT_NPROC: EAGAIN when the user has as many threads as the limit says. Root and who may
-/// exceed limits are exempt (`getrlimit(2)`). Two clones at once may exceed it by one.
-fn check_process_limit(task: &Task, ns: &PidNamespace) -> Result {
-    let limit = task.process.limit(g::RLIMIT_NPROC);
-    let cred = task.cred()?;
-    let exempt = cred.uid == 0 || cred.capable(vfs::Cap::SYS_RESOURCE) || cred.capable(vfs::Cap::SYS_ADMIN);
-    // All users together have fewer: no need to count.
-    if exempt || (ns.count() as u64) < limit {
-        return Ok(());
+/// The way to a signal, and from there back into the call: the signal may have been for others
+/// only, so the exit path is told to look.
+fn restart() -> Errno {
+    sched::current().head().set_flag(SIGNAL_PENDING);
+    Errno::ERESTARTNOINTR
+}
+
+/// How many signals were sent to the whole group and to everyone.
+fn signals_to_many(group: &Pid) -> (u64, u64) {
+    (group.group_signals.load(Ordering::Relaxed), broadcasts())
+}
+
+/// A child that is complete but that nobody sees yet.
+struct Birth<'a> {
+    task: &'a Task,
+    child: &'a KArc<Task>,
+    pid: &'a KArc<Pid>,
+    group: &'a KArc<Pid>,
+    heard: (u64, u64),
+}
+
+impl Birth<'_> {
+    /// Makes the child a thread of its maker's process.
+    fn join_process(&self, thread: &sched::Thread) -> Result {
+        let mut s = self.task.process.signals.lock_irq();
+        if s.group_exit.is_some() || s.exec_by.is_some() {
+            return Err(restart());
+        }
+        s.members.try_push(self.child.clone())?;
+        self.restrict(thread);
+        if s.stop.is_some() {
+            // It stops with the others before its first instruction.
+            thread.head().set_flag(SIGNAL_PENDING);
+        }
+        self.pid.set_task(Some(KArc::downgrade(self.child)));
+        Ok(())
     }
-    let (mut have, mut next) = (0, 1);
-    while let Some((n, other)) = ns.next_from(next) {
-        next = n.saturating_add(1);
-        have += u64::from(other.with_cred(|c| c.uid == cred.uid)?);
+
+    /// What its maker may not do, the child may not either. The signal lock of the maker's process
+    /// is held: another thread may be giving filters to all.
+    fn restrict(&self, thread: &sched::Thread) {
+        self.child.seccomp.copy(&self.task.seccomp);
+        if self.child.seccomp.mode() != 0 {
+            thread.head().set_flag(SECCOMP);
+        }
     }
-    if have < limit { Ok(()) } else { Err(Errno::EAGAIN) }
+
+    /// Makes the child the leader of a process with a parent and a group.
+    fn begin_process(&self, sibling: bool, thread: &sched::Thread) -> Result {
+        let (task, process) = (self.task, &self.child.process);
+        // Room first, so that nothing can fail once the child can be seen, and nothing has to be
+        // taken apart that holds itself.
+        process.signals.lock_irq().members.try_reserve(1)?;
+        let node = collections::OrdNode::try_new(process.id(), process.clone())?;
+        let membership = Membership::try_new(process.id(), KArc::downgrade(process))?;
+
+        let _family = FAMILY.lock();
+        let is_ending = {
+            let s = task.process.signals.lock_irq();
+            self.restrict(thread);
+            s.group_exit.is_some() || s.exec_by.is_some()
+        };
+        // Somebody may have moved this process to another group meanwhile.
+        let in_group = task.process.pgrp().is_some_and(|g| KArc::ptr_eq(&g, self.group));
+        if is_ending || !in_group || signals_to_many(self.group) != self.heard {
+            return Err(restart());
+        }
+        let parent = if sibling { task.process.parent().ok_or(Errno::EINVAL)? } else { task.process.clone() };
+        let made_by = if sibling { task.process.parent_thread.load(Ordering::Relaxed) } else { task.id() };
+        process.parent_thread.store(made_by, Ordering::Relaxed);
+        process.parent_exec_id.store(if sibling { &task.process.parent_exec_id } else { &task.process.exec_id }.load(Ordering::Relaxed), Ordering::Relaxed);
+        if let Err(_full) = process.signals.lock_irq().members.push_within_capacity(self.child.clone()) {
+            return Err(Errno::ENOMEM);
+        }
+        *process.leader.lock() = Some(self.child.clone());
+        process.links.lock().parent = Some(KArc::downgrade(&parent));
+        process.links.lock().session = task.process.session();
+        self.group.join(membership);
+        self.pid.set_task(Some(KArc::downgrade(self.child)));
+        parent.children.lock().insert_node(node);
+        Ok(())
+    }
+}
+
+/// Takes a number for the child: the one asked for, or any (`clone3(2)`, set_tid).
+fn new_pid(task: &Task, ns: &KArc<PidNamespace>, wanted: Option<(u64, u32)>) -> Result<KArc<Pid>> {
+    let Some((levels, number)) = wanted else { return PidNamespace::alloc(ns) };
+    // There is one namespace.
+    if levels > 1 || !PidNamespace::is_possible(number) {
+        return Err(Errno::EINVAL);
+    }
+    if !task.with_cred(|c| c.capable(Cap::CHECKPOINT_RESTORE) || c.capable(Cap::SYS_ADMIN))? {
+        return Err(Errno::EPERM);
+    }
+    PidNamespace::alloc_number(ns, number)
+}
+
+/// Counts the new thread for its user. RLIMIT_NPROC: EAGAIN when the user has as many threads as
+/// the limit says. Root and who may exceed limits are exempt (`getrlimit(2)`).
+fn count(task: &Task) -> Result<Counted> {
+    let counted = Counted::new(task.user()?);
+    if counted.user().threads() > task.process.limit(g::RLIMIT_NPROC)
+        && !task.with_cred(|c| c.uid == 0 || c.capable(Cap::SYS_RESOURCE) || c.capable(Cap::SYS_ADMIN))?
+    {
+        return Err(Errno::EAGAIN);
+    }
+    task.too_many_threads.store(false, Ordering::Relaxed);
+    Ok(counted)
 }
 
 /// A thread that is discarded unless it is started.

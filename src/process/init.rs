@@ -4,10 +4,11 @@ use crate::{
     exec::{self, Arguments, Program},
     limits::Limits,
     ns::{Namespaces, UtsNamespace},
-    pid::PidNamespace,
+    pid::{Membership, PidNamespace},
     session::Session,
     signal::{Actions, SigSet},
     task::{FAMILY, Process, ProcessSpec, Task, TaskSpec},
+    user::{self, Counted, User},
 };
 use abi::{Errno, Result, raw::general as g};
 use arch::UserRegs;
@@ -56,6 +57,7 @@ pub struct InitOptions<'a> {
 pub fn create(mounts: KArc<MountNamespace>, fs: KArc<FsContext>, max_threads: u64, main: impl FnOnce() + Send + 'static) -> Result<KArc<sched::Thread>> {
     let ns = KArc::try_new(Namespaces { pid: PidNamespace::try_new()?, uts: UtsNamespace::try_new()?, mount: mounts, net: net::NetNamespace::try_new()? })?;
     *STATE.lock() = Some(Root { ns: ns.clone(), init: None });
+    user::set_threads_max(max_threads)?;
     let pid = PidNamespace::alloc(&ns.pid)?;
     let session = Session::try_new(pid.clone())?;
     let process = Process::try_new(ProcessSpec {
@@ -76,6 +78,7 @@ pub fn create(mounts: KArc<MountNamespace>, fs: KArc<FsContext>, max_threads: u6
         ns,
         cred: KArc::try_new(Credentials::root())?,
         blocked: SigSet::EMPTY,
+        counted: Counted::new(User::find(0)?),
     })?;
     let thread = sched::create_kernel(
         sched::ThreadSpec {
@@ -89,11 +92,13 @@ pub fn create(mounts: KArc<MountNamespace>, fs: KArc<FsContext>, max_threads: u6
         main,
     )?;
     let _ = task.thread.call_once(|| KArc::downgrade(&thread));
+    let membership = Membership::try_new(process.id(), KArc::downgrade(&process))?;
     {
         let _family = FAMILY.lock();
         process.signals.lock_irq().members.try_push(task.clone())?;
         *process.leader.lock() = Some(task.clone());
         pid.set_task(Some(KArc::downgrade(&task)));
+        pid.join(membership);
     }
     if let Some(root) = STATE.lock().as_mut() {
         root.init = Some(process);

@@ -7,6 +7,7 @@ use crate::{
     session::Session,
     signal::{Actions, SigSet},
     task::{Process, ProcessSpec, Task, TaskSpec},
+    user::{Counted, User},
 };
 use abi::{Errno, Result};
 use kalloc::{KArc, KWeak};
@@ -40,6 +41,7 @@ pub fn register(thread: &KArc<Thread>) -> Result {
         ns,
         cred: KArc::try_new(Credentials::root())?,
         blocked: SigSet::ALL,
+        counted: Counted::new(User::find(0)?),
     })?;
     let _ = task.thread.call_once(|| KArc::downgrade(thread));
     pid.set_task(Some(KArc::downgrade(&task)));

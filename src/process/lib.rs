@@ -1,16 +1,17 @@
 #![cfg_attr(not(test), no_std)]
 //! Processes: from `clone` over `exec`, signals and futexes to `exit` and `wait`.
 //!
-//! What it answers for: who exists and whose child it is ([`task`], [`pid`]), how it comes to be
+//! What it answers for: who exists and whose child it is ([`task`], [`pid`], [`pidfd`]), how it comes to be
 //! ([`fork`], [`exec`], [`init`], [`kthread`]) and goes ([`exit`], [`wait`]), what interrupts it
 //! ([`signal`], [`fault`]), what it sleeps on in user memory ([`futex`]), what it may
-//! ([`cred`], [`limits`]) and where it belongs ([`session`], [`ns`]). It does not schedule, map
+//! ([`cred`], [`capability`], [`seccomp`], [`limits`], [`user`]) and where it belongs ([`session`], [`ns`]). It does not schedule, map
 //! memory or open files: it holds the objects of the rooms below and tells them when.
 //!
 //! Lock order: see [`task`].
 
 mod coredump;
 pub mod cpu_timers;
+pub mod capability;
 pub mod cred;
 pub mod deadline;
 pub mod exec;
@@ -27,17 +28,21 @@ pub mod ns;
 pub mod personality;
 pub mod pid;
 pub mod posix_timers;
+pub mod pidfd;
 pub mod proc;
 pub mod ptrace;
 pub mod rseq;
+pub mod seccomp;
 pub mod session;
 pub mod signal;
 pub mod task;
+pub mod unshare;
+pub mod user;
 pub mod wait;
 
 pub use deadline::Deadline;
 pub use exec::{Arguments, Program, exec};
-pub use fork::{CloneArgs, clone};
+pub use fork::{CLEAR_SIGHAND, CloneArgs, INTO_CGROUP, clone};
 pub use limits::{Limit, Limits, for_memory as memory_limits};
 pub use ns::{Namespaces, UTS_LEN, UtsName, UtsNamespace};
 pub use personality::{Personality, personality};

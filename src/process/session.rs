@@ -3,7 +3,7 @@
 
 use crate::{
     pid::Pid,
-    signal::{SigInfo, Signal, send_to_group},
+    signal::{SigInfo, Signal, send_to_group, send_to_group_with_family},
     task::{FAMILY, Process, Task},
 };
 use abi::{Errno, Result};
@@ -22,7 +22,9 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn try_new(pid: KArc<Pid>) -> Result<KArc<Self>> {
-        Ok(KArc::try_new(Self { pid, tty: SpinLock::new(None, &SESSION_TTY), hung_up_group: AtomicU32::new(0) })?)
+        let session = KArc::try_new(Self { pid, tty: SpinLock::new(None, &SESSION_TTY), hung_up_group: AtomicU32::new(0) })?;
+        session.pid.begin_session();
+        Ok(session)
     }
     /// The session's id: the pid of the process that made it.
     pub fn id(&self) -> u32 {
@@ -38,26 +40,35 @@ impl Session {
     }
 }
 
-/// `setsid(2)`: EPERM for a group leader.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.pid.end_session();
+    }
+}
+
+/// `setsid(2)`: EPERM for a process whose id names a group, its own or what is left of one.
 pub fn setsid(task: &Task) -> Result<u32> {
     let process = &task.process;
     let session = Session::try_new(process.pid.clone())?;
-    let ns = task.ns()?.pid.clone();
     let old = {
         let _family = FAMILY.lock();
-        let id = process.id();
-        let mut next = 1;
-        while let Some((n, t)) = ns.next_from(next) {
-            next = n.saturating_add(1);
-            if t.process.pgrp_id() == id {
-                return Err(Errno::EPERM);
-            }
+        if process.pid.member_from(0).is_some() {
+            return Err(Errno::EPERM);
         }
+        move_to_group(process, &process.pid);
         let mut links = process.links.lock();
-        (links.pgrp.replace(process.pid.clone()), links.session.replace(session))
+        links.session.replace(session)
     };
     drop(old);
     Ok(process.id())
+}
+
+/// Moves a process from its group to another. Family lock held.
+fn move_to_group(process: &Process, group: &KArc<Pid>) {
+    let old = process.links.lock().pgrp.replace(group.clone());
+    if let Some(membership) = old.and_then(|old| old.leave(process.id())) {
+        group.join(membership);
+    }
 }
 
 /// `setpgid(2)`.
@@ -94,18 +105,15 @@ pub fn setpgid(task: &Task, pid: i32, pgid: i32) -> Result {
         target.pid.clone()
     } else {
         // An existing group of the same session.
-        let mut next = 1;
-        loop {
-            let (n, t) = ns.next_from(next).ok_or(Errno::EPERM)?;
-            next = n.saturating_add(1);
-            if t.process.pgrp_id() == pgid && t.process.session_id() == me.session_id() {
-                break t.process.pgrp().ok_or(Errno::EPERM)?;
-            }
+        let group = ns.pid(pgid).ok_or(Errno::EPERM)?;
+        match group.member_from(0) {
+            Some((_, member)) if member.session_id() == me.session_id() => group,
+            _ => return Err(Errno::EPERM),
         }
     };
-    let old = target.links.lock().pgrp.replace(group);
-    drop(_family);
-    drop(old);
+    if !target.pgrp().is_some_and(|old| KArc::ptr_eq(&old, &group)) {
+        move_to_group(&target, &group);
+    }
     Ok(())
 }
 
@@ -130,76 +138,37 @@ pub fn getsid(task: &Task, pid: i32) -> Result<u32> {
 /// Whether no member's parent is in the same session but in another group: nobody could continue
 /// the group if it stopped (POSIX, "orphaned process group").
 pub(crate) fn is_orphaned_group(process: &Process) -> bool {
-    let Some(ns) = process.any_task().and_then(|t| t.ns().ok()) else { return true };
-    let pgrp = process.pgrp_id();
+    let Some(group) = process.pgrp() else { return true };
     let _family = FAMILY.lock();
-    group_is_orphaned(&ns.pid, pgrp, None)
+    group_is_orphaned(&group, None)
 }
 
-fn group_is_orphaned(ns: &crate::pid::PidNamespace, pgrp: u32, without: Option<&Process>) -> bool {
-    let mut next = 1;
-    while let Some((n, t)) = ns.next_from(next) {
-        next = n.saturating_add(1);
-        let p = &t.process;
-        if p.pgrp_id() != pgrp || p.is_zombie() || without.is_some_and(|w| core::ptr::eq(w, &**p)) {
-            continue;
-        }
-        if let Some(parent) = p.parent()
-            && !without.is_some_and(|w| core::ptr::eq(w, &*parent))
-            && !parent.is_init()
-            && parent.session_id() == p.session_id()
-            && parent.pgrp_id() != pgrp
-        {
-            return false;
-        }
+/// As [`is_orphaned_group`], as if `without` were not there. Family lock held.
+fn group_is_orphaned(group: &Pid, without: Option<&Process>) -> bool {
+    !group.members().any(|p| {
+        !p.is_zombie()
+            && !without.is_some_and(|w| core::ptr::eq(w, &*p))
+            && p.parent().is_some_and(|parent| !parent.is_init() && holds(&parent, &p))
+    })
+}
+
+/// Whether a process that stands above `child` keeps its group from being an orphan.
+fn holds(parent: &Process, child: &Process) -> bool {
+    parent.session_id() == child.session_id() && parent.pgrp_id() != child.pgrp_id()
+}
+
+/// The tie between `process` and `parent` goes, because the one or the other ends. When it was
+/// the last that held the group of `process`, and a member is stopped, the group gets SIGHUP and
+/// SIGCONT (POSIX, `_exit`). Family lock held.
+pub(crate) fn hang_up_if_orphaned(process: &Process, parent: &Process, without: Option<&Process>) {
+    if !holds(parent, process) {
+        return;
     }
-    true
-}
-
-fn has_stopped_member(ns: &crate::pid::PidNamespace, pgrp: u32) -> bool {
-    let mut next = 1;
-    while let Some((n, t)) = ns.next_from(next) {
-        next = n.saturating_add(1);
-        if t.process.pgrp_id() == pgrp && t.process.signals.lock_irq().stop.is_some() {
-            return true;
-        }
-    }
-    false
-}
-
-/// Groups that the exit of a process may orphan: its own and its children's. Groups with stopped
-/// members get SIGHUP and SIGCONT then (POSIX, `_exit`).
-pub(crate) struct OrphanWatch {
-    ns: Option<KArc<crate::ns::Namespaces>>,
-    own: u32,
-    /// Was the own group reachable by its parent before the exit?
-    own_was_held: bool,
-    id: u32,
-}
-
-impl OrphanWatch {
-    pub(crate) fn before_exit(process: &KArc<Process>) -> Self {
-        let ns = process.leader.lock().as_ref().and_then(|l| l.ns().ok());
-        let own = process.pgrp_id();
-        let held = match &ns {
-            Some(ns) => {
-                let _family = FAMILY.lock();
-                !group_is_orphaned(&ns.pid, own, None)
-            }
-            None => false,
-        };
-        Self { ns, own, own_was_held: held, id: process.id() }
-    }
-
-    /// After the exit is done and no lock is held.
-    pub(crate) fn signal(self) {
-        let Some(ns) = self.ns else { return };
-        let orphaned_now = {
-            let _family = FAMILY.lock();
-            self.own_was_held && group_is_orphaned(&ns.pid, self.own, None) && has_stopped_member(&ns.pid, self.own)
-        };
-        if orphaned_now && self.own != self.id {
-            hang_up_group(&ns.pid, self.own);
+    let Some(group) = process.pgrp() else { return };
+    let has_stopped = || group.members().any(|p| p.signals.lock_irq().stop.is_some());
+    if group_is_orphaned(&group, without) && has_stopped() {
+        for signal in [Signal::HUP, Signal::CONT] {
+            send_to_group_with_family(&group, SigInfo::kernel(signal), |_| true);
         }
     }
 }
@@ -271,14 +240,7 @@ impl tty::JobControl for JobControl {
         let _ = crate::signal::send_to_process(&leader, SigInfo::kernel(Signal::CONT));
     }
     fn group_session(&self, pgrp: u32) -> Option<u32> {
-        let ns = crate::init::root_pid_namespace()?;
-        let mut next = 1;
-        while let Some((n, t)) = ns.next_from(next) {
-            next = n.saturating_add(1);
-            if t.process.pgrp_id() == pgrp {
-                return Some(t.process.session_id());
-            }
-        }
-        None
+        let group = crate::init::root_pid_namespace()?.pid(pgrp)?;
+        Some(group.member_from(0)?.1.session_id())
     }
 }

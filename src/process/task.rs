@@ -22,6 +22,7 @@ use crate::{
     pid::Pid,
     session::Session,
     signal::{Action, Actions, SigInfo, SigQueue, SigSet, Signal},
+    user::{Counted, User},
 };
 use abi::{Errno, Nanos, Result, UserAddr};
 use arch::UserRegs;
@@ -88,6 +89,7 @@ pub struct Task {
     pub(crate) fault_esr: AtomicU64,
     /// Page faults that needed no device (`ru_minflt`); only the task itself adds.
     pub(crate) min_flt: AtomicU64,
+    /// With what a thread ended, for its tracer.
     pub(crate) exit_status: AtomicU32,
     /// The thread's name when it was last alive, for zombies.
     pub(crate) last_name: SpinLock<[u8; 16]>,
@@ -100,8 +102,22 @@ pub struct Task {
     pub(crate) debug: SpinLock<Option<kalloc::KBox<arch::debug::DebugRegs>>>,
     /// Who logged in, and in which login session (`/proc/PID/loginuid`, `sessionid`).
     pub(crate) login: Login,
-    /// Most by which a timeout may be late, `prctl(PR_SET_TIMERSLACK)`, in nanoseconds.
-    pub(crate) timer_slack: AtomicU64,
+    /// Signal that the process gets when the thread that made it ends (`PR_SET_PDEATHSIG`); 0 for
+    /// none.
+    pub(crate) parent_death_signal: AtomicU32,
+    /// This thread in its user's count; gone when it is reaped.
+    counted: SpinLock<Option<Counted>>,
+    /// The real user id changed to one with too many threads: the next exec fails
+    /// (`execve(2)`, EAGAIN).
+    pub(crate) too_many_threads: AtomicBool,
+    /// System calls that the thread may not make, and `no_new_privs`.
+    pub(crate) seccomp: crate::seccomp::State,
+    /// By how many nanoseconds timeouts may be late (`prctl(2)`, PR_SET_TIMERSLACK), and what it
+    /// goes back to.
+    timer_slack: AtomicU64,
+    default_timer_slack: AtomicU64,
+    /// As `ioprio_get(2)` shows it: class and level; 0 for none of its own.
+    io_priority: AtomicU32,
 }
 
 /// Counts that only the task itself raises, so plain loads and stores suffice.
@@ -149,8 +165,8 @@ impl Login {
     }
 }
 
-/// Linux's default of the timer slack.
-const TIMER_SLACK: u64 = 50_000;
+/// 50 microseconds.
+const DEFAULT_TIMER_SLACK: u64 = 50_000;
 
 /// The use of an address space by tasks: when the last one lets go, everything in it is unmapped.
 /// Others (`/proc`, the scheduler) hold the space itself, which keeps nothing mapped.
@@ -229,11 +245,16 @@ pub struct Process {
     pub(crate) dumpable: AtomicU32,
     /// Which mappings go into a core.
     pub(crate) coredump_filter: AtomicU32,
-    pub(crate) no_new_privs: AtomicBool,
+    thp_disabled: AtomicBool,
     /// Orphans of the descendants come to this process (`PR_SET_CHILD_SUBREAPER`).
     pub(crate) child_subreaper: AtomicBool,
-    /// Signal that this process gets when its parent ends (`PR_SET_PDEATHSIG`); 0 for none.
-    pub(crate) parent_death_signal: AtomicU32,
+    /// Id of the parent's thread that made this process, or has inherited it. Changed with
+    /// [`FAMILY`] held.
+    pub(crate) parent_thread: AtomicU32,
+    /// How many programs the process has run, and how many the parent had when it made this one:
+    /// another program's parent is told of the end by SIGCHLD only.
+    pub(crate) exec_id: AtomicU32,
+    pub(crate) parent_exec_id: AtomicU32,
     /// What runs, and its protection against being written to.
     pub(crate) exe: SpinLock<Option<KArc<vfs::Executable>>>,
     pub(crate) real_timer: Once<crate::itimer::RealTimer>,
@@ -344,6 +365,8 @@ pub(crate) struct Times {
     /// rchar, wchar, syscr, syscw.
     pub io: [u64; 4],
     pub children_min_flt: u64,
+    pub children_nvcsw: u64,
+    pub children_nivcsw: u64,
     pub max_rss_kib: u64,
     pub children_max_rss_kib: u64,
 }
@@ -398,9 +421,11 @@ impl Process {
             has_execed: AtomicBool::new(false),
             dumpable: AtomicU32::new(Dumpable::User as u32),
             coredump_filter: AtomicU32::new(crate::coredump::DEFAULT_FILTER),
-            no_new_privs: AtomicBool::new(false),
+            thp_disabled: AtomicBool::new(false),
             child_subreaper: AtomicBool::new(false),
-            parent_death_signal: AtomicU32::new(0),
+            parent_thread: AtomicU32::new(0),
+            exec_id: AtomicU32::new(0),
+            parent_exec_id: AtomicU32::new(0),
             exe: SpinLock::new(None, &TASK_CELL),
             real_timer: Once::new(),
             cpu_timers: crate::cpu_timers::CpuTimers::new(spec.limits.soft(abi::raw::general::RLIMIT_CPU)),
@@ -415,9 +440,10 @@ impl Process {
     pub(crate) fn inherit(&self, parent: &Process) {
         self.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         self.coredump_filter.store(parent.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.no_new_privs.store(parent.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.set_thp_disabled(parent.has_thp_disabled());
         self.oom_score_adj.store(parent.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         self.vdso.store(parent.vdso.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.exec_id.store(parent.exec_id.load(Ordering::Relaxed), Ordering::Relaxed);
         let exe = parent.exe.lock().clone();
         *self.exe.lock() = exe;
     }
@@ -486,12 +512,6 @@ impl Process {
     pub fn is_zombie(&self) -> bool {
         self.links.lock().life != Life::Alive
     }
-    pub fn parent_death_signal(&self) -> u32 {
-        self.parent_death_signal.load(Ordering::Relaxed)
-    }
-    pub fn set_parent_death_signal(&self, n: u32) {
-        self.parent_death_signal.store(n, Ordering::Relaxed);
-    }
     pub fn dumpable(&self) -> Dumpable {
         Dumpable::from_raw(self.dumpable.load(Ordering::Relaxed))
     }
@@ -508,12 +528,12 @@ impl Process {
     pub fn set_child_subreaper(&self, on: bool) {
         self.child_subreaper.store(on, Ordering::Relaxed);
     }
-    pub fn has_no_new_privs(&self) -> bool {
-        self.no_new_privs.load(Ordering::Relaxed)
+    /// Whether large pages are off for the process (`prctl(2)`, PR_SET_THP_DISABLE).
+    pub fn has_thp_disabled(&self) -> bool {
+        self.thp_disabled.load(Ordering::Relaxed)
     }
-    /// Irreversible (`prctl(2)`, PR_SET_NO_NEW_PRIVS).
-    pub fn set_no_new_privs(&self) {
-        self.no_new_privs.store(true, Ordering::Relaxed);
+    pub fn set_thp_disabled(&self, on: bool) {
+        self.thp_disabled.store(on, Ordering::Relaxed);
     }
     /// The real user id of the process (its leader's), 0 when it is being torn down.
     pub fn uid(&self) -> u32 {
@@ -549,6 +569,7 @@ pub(crate) struct TaskSpec {
     pub ns: KArc<Namespaces>,
     pub cred: KArc<Credentials>,
     pub blocked: SigSet,
+    pub counted: Counted,
 }
 
 impl Task {
@@ -586,8 +607,25 @@ impl Task {
             trace: crate::ptrace::empty_slot(),
             debug: SpinLock::new(None, &TASK_CELL),
             login: Login::none(),
-            timer_slack: AtomicU64::new(TIMER_SLACK),
+            parent_death_signal: AtomicU32::new(0),
+            counted: SpinLock::new(Some(spec.counted), &TASK_CELL),
+            too_many_threads: AtomicBool::new(false),
+            seccomp: crate::seccomp::State::new(),
+            timer_slack: AtomicU64::new(DEFAULT_TIMER_SLACK),
+            default_timer_slack: AtomicU64::new(DEFAULT_TIMER_SLACK),
+            io_priority: AtomicU32::new(0),
         })?)
+    }
+
+    /// What a new thread takes over beside what it is made of. Nobody's death matters to it unless
+    /// it says so.
+    pub(crate) fn inherit(&self, parent: &Task) {
+        self.login.uid.store(parent.login.uid.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.login.session.store(parent.login.session.load(Ordering::Relaxed), Ordering::Relaxed);
+        let slack = parent.timer_slack.load(Ordering::Relaxed);
+        self.timer_slack.store(slack, Ordering::Relaxed);
+        self.default_timer_slack.store(slack, Ordering::Relaxed);
+        self.io_priority.store(parent.io_priority(), Ordering::Relaxed);
     }
 
     /// A reference that may be kept. Not to be held by code that may end the thread.
@@ -661,25 +699,53 @@ impl Task {
     pub fn set_cred(&self, cred: KArc<Credentials>) {
         self.cred.store(Some(cred));
     }
+    /// The user for whom this thread counts. ESRCH when it is reaped.
+    pub(crate) fn user(&self) -> Result<KArc<User>> {
+        self.counted.lock().as_ref().map(|c| c.user().clone()).ok_or(Errno::ESRCH)
+    }
+    /// Counts the thread for another user, or for none any more.
+    pub(crate) fn count_for(&self, user: Option<KArc<User>>) {
+        let new = user.map(Counted::new);
+        let old = core::mem::replace(&mut *self.counted.lock(), new);
+        drop(old);
+    }
+    pub fn parent_death_signal(&self) -> u32 {
+        self.parent_death_signal.load(Ordering::Relaxed)
+    }
+    pub fn set_parent_death_signal(&self, n: u32) {
+        self.parent_death_signal.store(n, Ordering::Relaxed);
+    }
+    /// Whether exec must not give the thread more rights (`prctl(2)`, PR_SET_NO_NEW_PRIVS).
+    pub fn has_no_new_privs(&self) -> bool {
+        self.seccomp.has_no_new_privs()
+    }
+    pub fn set_no_new_privs(&self) {
+        self.seccomp.set_no_new_privs();
+    }
+    pub fn timer_slack(&self) -> u64 {
+        self.timer_slack.load(Ordering::Relaxed)
+    }
+    /// `None` goes back to what the thread began with.
+    pub fn set_timer_slack(&self, slack: Option<u64>) {
+        let slack = slack.unwrap_or_else(|| self.default_timer_slack.load(Ordering::Relaxed));
+        self.timer_slack.store(slack, Ordering::Relaxed);
+    }
+    pub fn io_priority(&self) -> u32 {
+        self.io_priority.load(Ordering::Relaxed)
+    }
+    pub fn set_io_priority(&self, priority: u32) {
+        self.io_priority.store(priority, Ordering::Relaxed);
+    }
+    /// Where the word is that is cleared when the task ends (`prctl(2)`, PR_GET_TID_ADDRESS).
+    pub fn clear_child_tid(&self) -> u64 {
+        self.clear_child_tid.load(Ordering::Relaxed)
+    }
     /// As [`with_cred`](Self::with_cred), for calls that may sleep.
     pub fn with_cred_arc<R>(&self, f: impl FnOnce(&Credentials) -> Result<R>) -> Result<R> {
         f(&*self.cred()?)
     }
     pub fn set_restart(&self, r: Restart) {
         *self.restart.lock() = r;
-    }
-    pub fn timer_slack(&self) -> u64 {
-        self.timer_slack.load(Ordering::Relaxed)
-    }
-    /// 0 means the default.
-    pub fn set_timer_slack(&self, ns: u64) {
-        self.timer_slack.store(if ns == 0 { TIMER_SLACK } else { ns }, Ordering::Relaxed);
-    }
-    /// What a child or a thread takes over.
-    pub(crate) fn inherit(&self, from: &Task) {
-        self.login.uid.store(from.login.uid.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.login.session.store(from.login.session.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.timer_slack.store(from.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
     }
     pub fn take_restart(&self) -> Restart {
         core::mem::take(&mut *self.restart.lock())

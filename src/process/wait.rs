@@ -2,8 +2,8 @@
 
 use crate::{
     exit,
+    pid::Pid,
     ptrace::waiting::{self, Found, TracedBy},
-    signal::{Cause, SIGINFO_SIZE, SigInfo, Signal},
     task::{FAMILY, JobEvent, Life, Process, Task},
 };
 use abi::{Errno, Nanos, Result, raw::general as g};
@@ -12,11 +12,13 @@ use sched::{Outcome, Sleep};
 use sync::atomic::Ordering;
 
 /// Which children a call asks about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Which {
     Any,
     Pid(u32),
     Group(u32),
+    /// What a pidfd stands for: never another process that got the same number later.
+    Object(KArc<Pid>),
 }
 
 /// What a call learned of a child.
@@ -43,21 +45,6 @@ pub struct Usage {
     pub nivcsw: u64,
 }
 
-impl Report {
-    /// As `waitid(2)` gives it.
-    pub fn siginfo(&self) -> [u8; SIGINFO_SIZE] {
-        let cause = Cause::Child {
-            code: self.code,
-            pid: self.pid,
-            uid: self.uid,
-            status: self.value,
-            utime: Nanos::ZERO,
-            stime: Nanos::ZERO,
-        };
-        SigInfo { signal: Signal::CHLD, cause }.encode()
-    }
-}
-
 /// Status of a stopped child (`WIFSTOPPED`).
 const fn stopped(signal: u32) -> u32 {
     signal << 8 | 0x7f
@@ -70,7 +57,7 @@ const CONTINUED: u32 = 0xffff;
 pub fn wait(task: &Task, which: Which, options: u32) -> Result<Option<Report>> {
     let process = task.process.clone();
     let thread = (options & g::__WNOTHREAD != 0).then(|| task.id());
-    let look = || match scan(&process, thread, which, options) {
+    let look = || match scan(&process, thread, &which, options) {
         Ok(Some(report)) => Some(Ok(Some(report))),
         Ok(None) if options & g::WNOHANG != 0 => Some(Ok(None)),
         Ok(None) => None,
@@ -82,59 +69,66 @@ pub fn wait(task: &Task, which: Which, options: u32) -> Result<Option<Report>> {
     }
 }
 
-/// `thread`: of the tracees, only those of this thread count (__WNOTHREAD).
-fn scan(process: &KArc<Process>, thread: Option<u32>, which: Which, options: u32) -> Result<Option<Report>> {
-    // What is dropped outside the lock: the last reference to a reaped child frees much.
-    let mut reaped = None;
+/// `thread`: only children and tracees of this thread count (__WNOTHREAD).
+fn scan(process: &KArc<Process>, thread: Option<u32>, which: &Which, options: u32) -> Result<Option<Report>> {
+    // Dropped outside the lock: the last reference to a reaped child frees much.
     let mut ended = None;
-    let result = {
+    let (result, _freed) = {
         let _family = FAMILY.lock();
-        let mut matching = false;
-        let mut found = None;
-        let children = process.children.lock();
-        for (_, child) in children.iter() {
-            if !matches(child, which, options) {
-                continue;
-            }
-            matching = true;
-            if let Some(report) = news(process, child, options) {
-                found = Some((child.clone(), report));
-                break;
-            }
-        }
-        drop(children);
+        let (found, matching) = look_at_children(process, thread, which, options);
         match found {
             Some((child, report)) => {
-                if options & g::WNOWAIT == 0 {
-                    collect(process, &child);
-                }
-                reaped = Some(child);
-                Ok(Some(report))
+                let leader = if options & g::WNOWAIT == 0 { collect(process, &child) } else { None };
+                (Ok(Some(report)), Some((child, leader)))
             }
-            None => match waiting::scan(process, thread, options, |t| asks_for(t, which), &mut ended) {
-                Found::News(report) => Ok(Some(report)),
-                Found::Quiet => Ok(None),
-                Found::None if matching => Ok(None),
-                Found::None => Err(Errno::ECHILD),
-            },
+            None => {
+                let result = match waiting::scan(process, thread, options, |t| asks_for(t, which), &mut ended) {
+                    Found::News(report) => Ok(Some(report)),
+                    Found::Quiet => Ok(None),
+                    Found::None if matching => Ok(None),
+                    Found::None => Err(Errno::ECHILD),
+                };
+                (result, None)
+            }
         }
     };
     drop(ended);
-    if let Some(child) = &reaped
-        && child.links.lock().life == Life::Reaped
-    {
-        let leader = child.leader.lock().take();
-        drop(leader);
-    }
-    drop(reaped);
     result
 }
 
-fn matches(child: &Process, which: Which, options: u32) -> bool {
+/// The first child with news, and whether any child could ever match.
+fn look_at_children(process: &Process, thread: Option<u32>, which: &Which, options: u32) -> (Option<(KArc<Process>, Report)>, bool) {
+    let children = process.children.lock();
+    let matches = |child: &&KArc<Process>| {
+        matches(child, which, options) && thread.is_none_or(|t| child.parent_thread.load(Ordering::Relaxed) == t)
+    };
+    let told = |child: &KArc<Process>| news(process, child, options).map(|report| (child.clone(), report));
+    // One child in particular is found without a look at its siblings.
+    let one = match which {
+        Which::Pid(pid) => Some(*pid),
+        Which::Object(pid) => Some(pid.number()),
+        _ => None,
+    };
+    if let Some(pid) = one {
+        let child = children.get(&pid).filter(matches);
+        return (child.and_then(told), child.is_some());
+    }
+    let mut matching = false;
+    for child in children.values().filter(matches) {
+        matching = true;
+        if let Some(found) = told(child) {
+            return (Some(found), true);
+        }
+    }
+    (None, matching)
+}
+
+fn matches(child: &Process, which: &Which, options: u32) -> bool {
     let wanted = match which {
         Which::Any => true,
-        Which::Pid(pid) => child.id() == pid,
-        Which::Group(pgrp) => child.pgrp_id() == pgrp,
+        Which::Pid(pid) => child.id() == *pid,
+        Which::Group(pgrp) => child.pgrp_id() == *pgrp,
+        Which::Object(pid) => KArc::ptr_eq(&child.pid, pid),
     };
     // A "clone child" is one that ends with another signal than SIGCHLD.
     let clone_child = child.exit_signal.load(Ordering::Relaxed) != g::SIGCHLD;
@@ -142,11 +136,12 @@ fn matches(child: &Process, which: Which, options: u32) -> bool {
 }
 
 /// Whether the call asks about a task that the caller traces.
-fn asks_for(task: &Task, which: Which) -> bool {
+fn asks_for(task: &Task, which: &Which) -> bool {
     match which {
         Which::Any => true,
-        Which::Pid(pid) => task.id() == pid,
-        Which::Group(pgrp) => task.process.pgrp_id() == pgrp,
+        Which::Pid(pid) => task.id() == *pid,
+        Which::Group(pgrp) => task.process.pgrp_id() == *pgrp,
+        Which::Object(pid) => task.pid_object().is_some_and(|own| KArc::ptr_eq(&own, pid)),
     }
 }
 
@@ -178,26 +173,25 @@ fn news(parent: &Process, child: &KArc<Process>, options: u32) -> Option<Report>
     }
 }
 
-/// Takes the news so that it is not told twice; a zombie leaves the family. Family lock held.
-fn collect(parent: &KArc<Process>, child: &KArc<Process>) {
-    let mut links = child.links.lock();
-    if let Life::Zombie(_) = links.life {
-        links.life = Life::Reaped;
-        drop(links);
-        waiting::forget(child);
-        // Nobody finds it any more, also while its last thread still leaves its stack.
-        child.pid.set_task(None);
-        exit::remove_child(parent, child);
-        let c = *child.times.lock();
-        let mut p = parent.times.lock();
-        p.children_utime = p.children_utime.saturating_add(c.utime).saturating_add(c.children_utime);
-        p.children_stime = p.children_stime.saturating_add(c.stime).saturating_add(c.children_stime);
-        p.children_min_flt += c.min_flt + c.children_min_flt;
-        p.children_max_rss_kib = p.children_max_rss_kib.max(c.max_rss_kib).max(c.children_max_rss_kib);
-    } else {
-        drop(links);
+/// Takes the news so that it is not told twice; a zombie leaves the family, and its leader is the
+/// caller's to drop. Family lock held.
+fn collect(parent: &KArc<Process>, child: &KArc<Process>) -> Option<KArc<Task>> {
+    let life = child.links.lock().life;
+    if !matches!(life, Life::Zombie(_)) {
         child.signals.lock_irq().event = None;
+        return None;
     }
+    waiting::forget(child);
+    let leader = exit::reap(parent, child);
+    let c = *child.times.lock();
+    let mut p = parent.times.lock();
+    p.children_utime = p.children_utime.saturating_add(c.utime).saturating_add(c.children_utime);
+    p.children_stime = p.children_stime.saturating_add(c.stime).saturating_add(c.children_stime);
+    p.children_nvcsw += c.nvcsw + c.children_nvcsw;
+    p.children_nivcsw += c.nivcsw + c.children_nivcsw;
+    p.children_min_flt += c.min_flt + c.children_min_flt;
+    p.children_max_rss_kib = p.children_max_rss_kib.max(c.max_rss_kib).max(c.children_max_rss_kib);
+    leader
 }
 
 /// Of a child, with what its own children used.
@@ -209,7 +203,8 @@ pub(crate) fn usage(child: &Process) -> Usage {
         stime: own.stime.saturating_add(gone.stime),
         max_rss_kib: own.max_rss_kib.max(gone.max_rss_kib),
         min_flt: own.min_flt + gone.min_flt,
-        ..own
+        nvcsw: own.nvcsw + gone.nvcsw,
+        nivcsw: own.nivcsw + gone.nivcsw,
     }
 }
 
@@ -242,8 +237,8 @@ pub fn children_usage(process: &Process) -> Usage {
         stime: t.children_stime,
         max_rss_kib: t.children_max_rss_kib,
         min_flt: t.children_min_flt,
-        nvcsw: 0,
-        nivcsw: 0,
+        nvcsw: t.children_nvcsw,
+        nivcsw: t.children_nivcsw,
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod args;
 mod attrs;
+mod clone;
 mod dirs;
 mod events;
 mod fds;
@@ -25,6 +26,7 @@ pub mod leave;
 mod memory;
 mod mounts;
 mod poll;
+mod prctl;
 mod processes;
 mod scheduling;
 mod signals;
@@ -38,7 +40,11 @@ pub use args::{FromWord, IntoReturn};
 pub use system::VERSION;
 
 use abi::Errno;
-use arch::{UserRegs, thread::SYSCALL_WORK};
+use arch::{
+    UserRegs,
+    thread::{SECCOMP, SYSCALL_WORK},
+};
+use process::seccomp;
 
 /// A handler as the table stores it: the task, and the registers with the arguments in x0 to x5.
 type Handler = fn(&process::Task, &mut UserRegs) -> abi::Result<u64>;
@@ -84,7 +90,14 @@ fn enter(task: &process::Task, regs: &mut UserRegs, flags: u32) -> bool {
         // A call that the program itself names so; one that is skipped keeps what the tracer set.
         regs.x[0] = Errno::ENOSYS.to_ret();
     }
-    process::ptrace::stop::syscall_enter(task, regs, flags) && regs.syscallno != NO_SYSCALL
+    if !process::ptrace::stop::syscall_enter(task, regs, flags) {
+        return false;
+    }
+    // Of what the tracer left, also when that is no call: so does Linux.
+    if arch::thread::current().test_flag(SECCOMP) && seccomp::check(task, regs) == seccomp::Verdict::Skip {
+        return false;
+    }
+    regs.syscallno != NO_SYSCALL
 }
 
 /// Names of the calls that exist, by number, for documentation and tests.

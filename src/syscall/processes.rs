@@ -2,28 +2,16 @@
 
 use crate::args::{DirFd, UserPath};
 use crate::fds::start;
-use abi::{CpuMask, Errno, Nanos, Result, UserAddr, raw::general as g, raw::prctl as p};
+use abi::{CpuMask, Errno, Nanos, Result, UserAddr, raw::general as g};
 use arch::{
     UserRegs,
     user::{UserPtr, UserSlice},
 };
 use kalloc::{KArc, KVec};
 use process::{
-    Arguments, CloneArgs, Dumpable, Limit, Process, Program, SIGINFO_SIZE, Task, Which, exit as ending, session, wait as waiting,
+    Arguments, Limit, Process, Program, Task, Which, exit as ending, pidfd, session, wait as waiting,
 };
 use vfs::{Cap, Fd, LookupFlags};
-
-pub fn clone(task: &Task, regs: &mut UserRegs, flags: u64, stack: u64, parent_tid: UserAddr, tls: u64, child_tid: UserAddr) -> Result<u32> {
-    let args = CloneArgs {
-        flags: flags & 0xffff_ff00,
-        exit_signal: flags as u32 & 0xff,
-        stack,
-        parent_tid,
-        child_tid,
-        tls,
-    };
-    process::clone(task, regs, args)
-}
 
 pub fn execve(task: &Task, regs: &mut UserRegs, path: UserPath, argv: UserAddr, envp: UserAddr) -> Result<u64> {
     execveat(task, regs, DirFd(g::AT_FDCWD), path, argv, envp, 0)
@@ -102,7 +90,26 @@ pub fn wait4(task: &Task, pid: i32, status: UserPtr<u32>, options: u32, usage: U
     Ok(report.pid)
 }
 
-pub fn waitid(task: &Task, kind: u32, id: i32, info: UserPtr<[u8; SIGINFO_SIZE]>, options: u32, usage: UserPtr<g::rusage>) -> Result {
+/// `waitid(2)`. As on Linux, `info` is written even when there is nothing to tell: the six words
+/// that say what happened to whom, and no more.
+pub fn waitid(task: &Task, kind: u32, id: i32, info: UserAddr, options: u32, usage: UserPtr<g::rusage>) -> Result {
+    let result = wait_by_id(task, kind, id, options);
+    let report = result.as_ref().ok().and_then(|r| *r);
+    if let Some(report) = &report
+        && !usage.is_null()
+    {
+        usage.write(raw_usage(&report.usage))?;
+    }
+    if !info.is_null() {
+        let [signal, code, pid, uid, status] =
+            report.map_or([0; 5], |r| [g::SIGCHLD, r.code as u32, r.pid, r.uid, r.value as u32]);
+        UserPtr::<[u32; 3]>::new(info).write([signal, 0, code])?;
+        UserPtr::<[u32; 3]>::new(UserAddr(info.0.wrapping_add(16))).write([pid, uid, status])?;
+    }
+    result.map(|_| ())
+}
+
+fn wait_by_id(task: &Task, kind: u32, id: i32, options: u32) -> Result<Option<waiting::Report>> {
     const EVENTS: u32 = g::WEXITED | g::WSTOPPED | g::WCONTINUED;
     const KNOWN: u32 = EVENTS | g::WNOHANG | g::WNOWAIT | g::__WNOTHREAD | g::__WCLONE | g::__WALL;
     if options & !KNOWN != 0 || options & EVENTS == 0 {
@@ -113,18 +120,16 @@ pub fn waitid(task: &Task, kind: u32, id: i32, info: UserPtr<[u8; SIGINFO_SIZE]>
         (g::P_PID, n) if n > 0 => Which::Pid(n as u32),
         (g::P_PGID, n) if n > 0 => Which::Group(n as u32),
         (g::P_PGID, 0) => Which::Group(task.process().pgrp_id()),
+        (g::P_PIDFD, n) if n >= 0 => {
+            let (pid, nonblocking) = pidfd::target(task, n)?;
+            if nonblocking && options & g::WNOHANG == 0 {
+                return waiting::wait(task, Which::Object(pid), options | g::WNOHANG)?.map(Some).ok_or(Errno::EAGAIN);
+            }
+            Which::Object(pid)
+        }
         _ => return Err(Errno::EINVAL),
     };
-    let report = waiting::wait(task, which, options)?;
-    if let Some(report) = &report
-        && !usage.is_null()
-    {
-        usage.write(raw_usage(&report.usage))?;
-    }
-    if !info.is_null() {
-        info.write(report.map_or([0; SIGINFO_SIZE], |r| r.siginfo()))?;
-    }
-    Ok(())
+    waiting::wait(task, which, options)
 }
 
 pub fn personality(task: &Task, new: u32) -> Result<u32> {
@@ -197,86 +202,6 @@ fn process_of(task: &Task, pid: i32) -> Result<KArc<Process>> {
     if pid == 0 { Ok(task.process().clone()) } else { Ok(find(task, pid)?.process().clone()) }
 }
 
-pub fn prctl(task: &Task, option: u32, a: u64, b: u64, c: u64, d: u64) -> Result<u64> {
-    let process = task.process();
-    let rest_is_zero = b == 0 && c == 0 && d == 0;
-    match option {
-        p::PR_SET_NAME => {
-            let mut name = [0u8; 16];
-            let n = arch::user::copy_str_from_user(&mut name, UserAddr(a)).map_err(|_| Errno::EFAULT)?;
-            for b in name.iter_mut().skip(n.min(15)) {
-                *b = 0;
-            }
-            sched::current().set_name(name);
-            Ok(0)
-        }
-        p::PR_GET_NAME => UserPtr::<[u8; 16]>::new(UserAddr(a)).write(sched::current().name()).map(|()| 0),
-        p::PR_SET_PDEATHSIG => {
-            if a > abi::NSIG as u64 {
-                return Err(Errno::EINVAL);
-            }
-            process.set_parent_death_signal(a as u32);
-            Ok(0)
-        }
-        p::PR_GET_PDEATHSIG => UserPtr::<u32>::new(UserAddr(a)).write(process.parent_death_signal()).map(|()| 0),
-        p::PR_SET_DUMPABLE => {
-            // The third value, root's, is not for programs to choose.
-            process.set_dumpable(match a {
-                0 => Dumpable::No,
-                1 => Dumpable::User,
-                _ => return Err(Errno::EINVAL),
-            });
-            Ok(0)
-        }
-        p::PR_GET_DUMPABLE => Ok(process.dumpable() as u64),
-        p::PR_SET_CHILD_SUBREAPER => {
-            process.set_child_subreaper(a != 0);
-            Ok(0)
-        }
-        p::PR_GET_CHILD_SUBREAPER => {
-            UserPtr::<u32>::new(UserAddr(a)).write(process.is_child_subreaper().into()).map(|()| 0)
-        }
-        p::PR_SET_NO_NEW_PRIVS => {
-            if a != 1 || !rest_is_zero {
-                return Err(Errno::EINVAL);
-            }
-            process.set_no_new_privs();
-            Ok(0)
-        }
-        p::PR_GET_NO_NEW_PRIVS => {
-            if a != 0 || !rest_is_zero {
-                return Err(Errno::EINVAL);
-            }
-            Ok(process.has_no_new_privs().into())
-        }
-        p::PR_CAPBSET_READ => {
-            if a > u64::from(g::CAP_LAST_CAP) {
-                return Err(Errno::EINVAL);
-            }
-            Ok(task.with_cred(|c| c.caps.bounding >> a & 1)?)
-        }
-        p::PR_GET_SECUREBITS => Ok(task.with_cred(|c| c.securebits)?.into()),
-        p::PR_GET_SPECULATION_CTRL => {
-            if !rest_is_zero {
-                return Err(Errno::EINVAL);
-            }
-            match a as u32 {
-                // Nothing keeps loads from passing stores here, and nothing can be asked to.
-                p::PR_SPEC_STORE_BYPASS => Ok(p::PR_SPEC_ENABLE.into()),
-                _ => Err(Errno::ENODEV),
-            }
-        }
-        p::PR_GET_KEEPCAPS => Ok(task.with_cred(|c| c.securebits >> 4 & 1)?.into()),
-        p::PR_SET_TIMERSLACK => {
-            task.set_timer_slack(if a as i64 <= 0 { 0 } else { a });
-            Ok(0)
-        }
-        p::PR_GET_TIMERSLACK => Ok(task.timer_slack()),
-        p::PR_SET_PTRACER => process::ptrace::access::set_ptracer(task, a).map(|()| 0),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
 pub fn getrlimit(task: &Task, resource: u32, out: UserPtr<[u64; 2]>) -> Result {
     let l = task.process().limits().get(resource)?;
     out.write([l.soft, l.hard])
@@ -335,7 +260,7 @@ const PRIO_PROCESS: u32 = 0;
 const PRIO_PGRP: u32 = 1;
 const PRIO_USER: u32 = 2;
 
-fn each_of(task: &Task, which: u32, who: i32, mut f: impl FnMut(&Task)) -> Result {
+pub(crate) fn each_of(task: &Task, which: u32, who: i32, mut f: impl FnMut(&Task)) -> Result {
     let ns = task.ns()?;
     let uid = task.with_cred(|c| c.uid)?;
     let mut found = false;

@@ -43,6 +43,7 @@ caps! {
     SYSLOG = CAP_SYSLOG,
     WAKE_ALARM = CAP_WAKE_ALARM,
     NET_ADMIN = CAP_NET_ADMIN,
+    CHECKPOINT_RESTORE = CAP_CHECKPOINT_RESTORE,
 }
 
 /// The five capability sets of a thread, a bit per capability.
@@ -69,6 +70,9 @@ impl Caps {
         Self { effective: Self::ALL, permitted: Self::ALL, inheritable: 0, bounding: Self::ALL, ambient: 0 }
     }
 }
+
+/// SECBIT_NO_SETUID_FIXUP: ids and capabilities have nothing to do with each other.
+const NO_SETUID_FIXUP: u32 = 1 << 2;
 
 /// Who acts.
 #[derive(PartialEq, Eq, Debug)]
@@ -128,7 +132,9 @@ impl Credentials {
         let mut c = self.try_clone()?;
         c.fsuid = self.uid;
         c.fsgid = self.gid;
-        c.caps.effective = if self.uid == 0 { self.caps.permitted } else { 0 };
+        if self.securebits & NO_SETUID_FIXUP == 0 {
+            c.caps.effective = if self.uid == 0 { self.caps.permitted } else { 0 };
+        }
         Ok(c)
     }
 }

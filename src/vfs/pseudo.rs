@@ -133,6 +133,15 @@ pub trait DirContents: Send + Sync {
     fn has_permission_rules(&self) -> bool {
         false
     }
+    /// What is behind the trait, where others ask for it ([`contents_of`]).
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
+}
+
+/// The contents of an open generated directory, if they are a `T`.
+pub fn contents_of<T: Any>(f: &OpenFile) -> Option<&T> {
+    f.ops_as::<PseudoDir>()?.0.as_any()?.downcast_ref()
 }
 
 /// Where a generated link leads.

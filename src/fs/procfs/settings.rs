@@ -14,7 +14,6 @@ pub(crate) fn register() -> Result {
     add_fn("sys/kernel/osrelease", 0o444, |out| line(out, abi::RELEASE))?;
     add_fn("sys/kernel/version", 0o444, |out| line(out, abi::VERSION))?;
     add_fn("sys/kernel/arch", 0o444, |out| line(out, "aarch64"))?;
-    add_fn("sys/kernel/pid_max", 0o444, |out| line(out, "32768"))?;
     add_fn("sys/kernel/ngroups_max", 0o444, |out| line(out, "65536"))?;
     add_fn("sys/kernel/cap_last_cap", 0o444, |out| {
         writeln!(out, "{}", abi::raw::general::CAP_LAST_CAP).map_err(no_memory)

@@ -22,14 +22,15 @@ mod vdso;
 pub use args::Arguments;
 
 use crate::{
-    futex,
+    capability::{self, SetIds},
+    cred, futex,
     signal::{SigInfo, Signal},
     personality::Personality,
     task::{AltStack, Dumpable, Process, Restart, Task},
 };
 use abi::{
     Errno, Result, UserAddr,
-    raw::general::{MS_NOSUID, RLIMIT_NOFILE},
+    raw::general::{MS_NOSUID, RLIMIT_NOFILE, RLIMIT_NPROC},
 };
 use arch::{UserRegs, thread::FATAL_PENDING};
 use kalloc::{KArc, KVec};
@@ -39,7 +40,7 @@ use mm::{AddressSpace, io::IoSink};
 use sched::{Outcome, Sleep};
 use sync::atomic::Ordering;
 use vfs::{
-    Caps, Credentials, Executable, FdTable, LookupFlags, MAY_READ, OpenFile, Path, permission,
+    Credentials, Executable, FdTable, LookupFlags, MAY_READ, OpenFile, Path, permission,
     sysctl::{self, Number},
 };
 
@@ -57,6 +58,11 @@ pub struct Program {
 
 /// Replaces the program of the current task; on success `regs` start the new one.
 pub fn exec(task: &Task, regs: &mut UserRegs, program: Program, arguments: Arguments) -> Result {
+    // Who changed its user into one with too many processes may not go on as another program.
+    if task.too_many_threads.swap(false, Ordering::Relaxed) && task.user()?.threads() > task.process.limit(RLIMIT_NPROC) {
+        task.too_many_threads.store(true, Ordering::Relaxed);
+        return Err(Errno::EAGAIN);
+    }
     let mut binary = Binary::new(program, arguments)?;
     let (image, cred) = formats::load(task, &mut binary)?;
     let former_id = task.id();
@@ -95,32 +101,22 @@ fn credentials_for(task: &Task, binary: &Binary) -> Result<NewCredentials> {
     let old = task.cred()?;
     let file = binary.rights_file();
     let (mode, uid, gid) = (file.inode.mode(), file.inode.uid(), file.inode.gid());
-    let allowed = !task.process.no_new_privs.load(Ordering::Relaxed)
-        && file.path.mount.flags() & MS_NOSUID == 0
-        && crate::ptrace::lets_gain(task);
+    let no_new_privs = task.has_no_new_privs();
+    let allowed = !no_new_privs && file.path.mount.flags() & MS_NOSUID == 0 && crate::ptrace::lets_gain(task);
     let mut new = kalloc::TryClone::try_clone(&*old)?;
-    let mut personality = task.personality() - Personality::READ_IMPLIES_EXEC;
-    if allowed && mode.0 & abi::raw::general::S_ISUID != 0 {
-        personality -= Personality::UNSAFE;
-        new.euid = uid;
-    }
     // Set-group-id without group execute permission means mandatory locking, not a change of ids.
-    if allowed && mode.0 & (abi::raw::general::S_ISGID | abi::raw::general::S_IXGRP) == abi::raw::general::S_ISGID | abi::raw::general::S_IXGRP {
+    const SET_GROUP: u32 = abi::raw::general::S_ISGID | abi::raw::general::S_IXGRP;
+    let ids = SetIds {
+        uid: (allowed && mode.0 & abi::raw::general::S_ISUID != 0).then_some(uid),
+        gid: (allowed && mode.0 & SET_GROUP == SET_GROUP).then_some(gid),
+        no_new_privs,
+    };
+    let secure = capability::transform_at_exec(&mut new, &old, ids);
+    let mut personality = task.personality() - Personality::READ_IMPLIES_EXEC;
+    if ids.uid.is_some() || ids.gid.is_some() {
         personality -= Personality::UNSAFE;
-        new.egid = gid;
     }
-    new.suid = new.euid;
-    new.fsuid = new.euid;
-    new.sgid = new.egid;
-    new.fsgid = new.egid;
-    let root = new.uid == 0 || new.euid == 0;
-    let c = old.caps;
     let gained = new.euid != old.euid || new.egid != old.egid;
-    let ambient = if gained { 0 } else { c.ambient };
-    let permitted = if root { c.inheritable | c.bounding } else { ambient };
-    let effective = if new.euid == 0 { permitted } else { ambient };
-    new.caps = Caps { permitted, effective, ambient, ..c };
-    let secure = new.euid != new.uid || new.egid != new.gid;
     // A program that its user cannot read does not become readable by being run; one with other
     // rights than its caller's is not for the caller to look into.
     let readable = permission::check(&binary.file.file.inode, MAY_READ, &old).is_ok();
@@ -189,8 +185,14 @@ fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: N
     }
     task.process.set_dumpable(if image.readable { new.dumpable } else { suid_dumpable() });
     task.set_personality(new.personality);
-    task.process.parent_death_signal.store(0, Ordering::Relaxed);
+    if new.secure {
+        task.set_parent_death_signal(0);
+    }
+    task.process.exec_id.fetch_add(1, Ordering::Relaxed);
     task.process.exit_signal.store(abi::raw::general::SIGCHLD, Ordering::Relaxed);
+    if let Ok(old) = task.cred() {
+        cred::note_change(task, &new.cred, &old);
+    }
     task.set_cred(new.cred);
     let old_exe = task.process.exe.lock().replace(exe);
     drop(old_exe);
@@ -269,6 +271,9 @@ fn become_leader(task: &Task, process: &Process) {
         let _family = crate::task::FAMILY.lock();
         let leader = process.leader.lock().clone();
         crate::ptrace::link::renamed(task, leader.as_deref(), process.id());
+        for child in process.children.lock().values() {
+            child.parent_thread.store(process.id(), Ordering::Relaxed);
+        }
         // The number of the thread that it was is nobody's from here on.
         if let Some(own) = task.pid_object().filter(|own| !KArc::ptr_eq(own, &process.pid)) {
             own.set_task(None);
@@ -277,7 +282,9 @@ fn become_leader(task: &Task, process: &Process) {
         process.pid.set_task(Some(KArc::downgrade(&me)));
         process.leader.lock().replace(me)
     };
-    drop(old);
+    if let Some(old) = old {
+        old.count_for(None);
+    }
 }
 
 /// Address of the code that a signal handler returns to.

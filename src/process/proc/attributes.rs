@@ -110,6 +110,6 @@ pub(super) fn timer_slack(task: &View, out: &mut SeqBuf) -> Result {
 pub(super) fn set_timer_slack(task: &Task, data: &[u8]) -> Result {
     let ns: u64 = number(data)?;
     may_slack(task)?;
-    task.set_timer_slack(ns);
+    task.set_timer_slack((ns != 0).then_some(ns));
     Ok(())
 }

@@ -111,3 +111,23 @@ pub(super) fn children(task: &View, out: &mut SeqBuf) -> Result {
 pub(super) fn cgroup(_: &View, out: &mut SeqBuf) -> Result {
     out.push(b"0::/\n")
 }
+
+/// Linux's fault injection by count: how many allocations of the reader are left until one fails;
+/// 0 when it has failed.
+#[cfg(debug_assertions)]
+pub(super) fn fail_nth(_: &View, out: &mut SeqBuf) -> Result {
+    writeln!(out, "{}", kalloc::allocations_left()).map_err(no_memory)
+}
+
+/// Makes the n-th allocation of the writer from now on fail. EPERM for another task's file.
+#[cfg(debug_assertions)]
+pub(super) fn set_fail_nth(task: &Task, data: &[u8]) -> Result {
+    let text = core::str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    let n = text.trim().parse().map_err(|_| Errno::EINVAL)?;
+    let is_me = crate::task::with_current(|me| core::ptr::eq(me, task)).unwrap_or(false);
+    if !is_me {
+        return Err(Errno::EPERM);
+    }
+    kalloc::fail_nth(n);
+    Ok(())
+}

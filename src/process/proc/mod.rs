@@ -199,6 +199,8 @@ static ENTRIES: &[Named] = &[
     file("sessionid", 0o444, Entry::Text(attributes::sessionid)),
     file("io", 0o400, Entry::Text(stat::io)),
     only(Of::Process, "timerslack_ns", 0o666, Entry::Writable(attributes::timer_slack, attributes::set_timer_slack)),
+    #[cfg(debug_assertions)]
+    file("fail-nth", 0o644, Entry::Writable(files::fail_nth, files::set_fail_nth)),
 ];
 
 struct TaskDir {
@@ -212,7 +214,18 @@ impl TaskDir {
     }
 }
 
+/// The leader of the process whose /proc directory a file is: None for other files, ESRCH when the
+/// process is gone. Such a descriptor is as good as a pidfd (`pidfd_send_signal(2)`).
+pub(crate) fn process_of_directory(f: &OpenFile) -> Option<Result<KArc<Task>>> {
+    let dir: &TaskDir = pseudo::contents_of(f)?;
+    dir.process.then(|| alive(&dir.task).ok_or(Errno::ESRCH))
+}
+
 impl DirContents for TaskDir {
+    fn as_any(&self) -> Option<&dyn core::any::Any> {
+        Some(self)
+    }
+
     fn lookup(&self, dir: &KArc<Inode>, name: &[u8]) -> Result<Option<KArc<Inode>>> {
         let task = alive(&self.task).ok_or(Errno::ENOENT)?;
         let found = ENTRIES.iter().enumerate().find(|(_, e)| e.name.as_bytes() == name && self.has(e));

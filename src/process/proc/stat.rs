@@ -281,13 +281,15 @@ pub(super) fn status(task: &View, out: &mut SeqBuf) -> Result {
     let caps = c.caps;
     write!(
         out,
-        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t0\n",
+        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\n",
         caps.inheritable,
         caps.permitted,
         caps.effective,
         caps.bounding,
         caps.ambient,
-        u8::from(p.has_no_new_privs())
+        u8::from(task.has_no_new_privs()),
+        task.seccomp.mode(),
+        task.seccomp.filters(),
     )
     .map_err(no_memory)?;
     let (affinity, nvcsw, nivcsw) =

@@ -1,9 +1,12 @@
 //! The settings of the process layer under /proc/sys/kernel.
 
 use crate::{
+    init,
     ns::{UTS_LEN, UtsName},
+    pid,
     ptrace::access::{SCOPE, SCOPE_NOBODY},
     task::with_current,
+    user,
 };
 use abi::{Errno, Result};
 use core::fmt::Write;
@@ -17,15 +20,39 @@ use vfs::{
 pub(super) fn register() -> Result {
     sysctl::add_line("sys/kernel/hostname", UTS_LEN, host, |name| set(name, |uts, n| uts.set_host(n)))?;
     sysctl::add_line("sys/kernel/domainname", UTS_LEN, domain, |name| set(name, |uts, n| uts.set_domain(n)))?;
-    proc_registry::add_fn("sys/kernel/threads-max", 0o444, |out| {
-        writeln!(out, "{}", frames::stats().total / 16).map_err(no_memory)
-    })?;
-    proc_registry::add_fn("sys/kernel/ns_last_pid", 0o444, |out| {
-        let last = crate::init::root_pid_namespace().map_or(0, |ns| ns.last());
-        writeln!(out, "{last}").map_err(no_memory)
-    })?;
+    sysctl::add_number("sys/kernel/pid_max", &pid::PID_MAX)?;
+    sysctl::add_number("sys/kernel/threads-max", &user::THREADS_MAX)?;
+    // Whoever may write it is checked by the file itself.
+    let last = karc_dyn!(LastPidFile => dyn Show)?;
+    proc_registry::add_writable("sys/kernel/ns_last_pid", 0o666, Some(last), karc_dyn!(LastPidFile => dyn Store)?)?;
     let scope = karc_dyn!(ScopeFile => dyn Show)?;
     proc_registry::add_writable("sys/kernel/yama/ptrace_scope", 0o644, Some(scope), karc_dyn!(ScopeFile => dyn Store)?)
+}
+
+/// `kernel.ns_last_pid`: behind which number the search for a free one starts.
+struct LastPidFile;
+
+impl Show for LastPidFile {
+    fn show(&self, out: &mut SeqBuf, _: &Reader<'_>) -> Result {
+        let last = init::root_pid_namespace().map_or(0, |ns| ns.last());
+        writeln!(out, "{last}").map_err(no_memory)
+    }
+}
+
+impl Store for LastPidFile {
+    fn store(&self, data: &[u8], pos: u64, _: &Reader<'_>) -> Result<usize> {
+        let allowed = with_current(|me| me.with_cred(|c| c.capable(Cap::CHECKPOINT_RESTORE) || c.capable(Cap::SYS_ADMIN)));
+        if !allowed.unwrap_or(Ok(false))? {
+            return Err(Errno::EPERM);
+        }
+        if pos > 0 {
+            return Ok(data.len());
+        }
+        let (value, used) = sysctl::parse(data)?;
+        let last = u32::try_from(value).ok().filter(|n| *n <= pid::pid_max()).ok_or(Errno::EINVAL)?;
+        init::root_pid_namespace().ok_or(Errno::ESRCH)?.set_last(last);
+        Ok(used)
+    }
 }
 
 /// `kernel.yama.ptrace_scope`: only CAP_SYS_PTRACE may write it, and 3 stays.

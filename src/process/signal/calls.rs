@@ -1,7 +1,7 @@
 //! The system calls about signals: what each checks, in Linux's order.
 
 use super::{Action, Cause, SIGINFO_SIZE, SigInfo, SigSet, Signal, deliver, may_signal, send_to_group, send_to_process, send_to_task};
-use crate::task::{AltStack, Task};
+use crate::task::{AltStack, FAMILY, Task};
 use abi::{Errno, Result, UserAddr, raw::general as g};
 use arch::{
     UserRegs,
@@ -264,13 +264,12 @@ fn kill_group(task: &Task, ns: &crate::pid::PidNamespace, pgrp: u32, signal: Opt
 }
 
 fn count_group(ns: &crate::pid::PidNamespace, pgrp: u32, allowed: impl Fn(&Task) -> bool) -> (usize, usize) {
-    let (mut members, mut may, mut next) = (0, 0, 1);
-    while let Some((n, t)) = ns.next_from(next) {
-        next = n.saturating_add(1);
-        if t.is_leader() && t.process.pgrp_id() == pgrp {
-            members += 1;
-            may += usize::from(allowed(&t));
-        }
+    let Some(group) = ns.pid(pgrp) else { return (0, 0) };
+    let (mut members, mut may) = (0, 0);
+    for process in group.members() {
+        members += 1;
+        let leader = process.leader.lock().clone();
+        may += usize::from(leader.is_some_and(|l| allowed(&l)));
     }
     (members, may)
 }
@@ -278,6 +277,8 @@ fn count_group(ns: &crate::pid::PidNamespace, pgrp: u32, allowed: impl Fn(&Task)
 /// Every process that may be signalled, but init and the caller itself.
 fn kill_all(task: &Task, ns: &crate::pid::PidNamespace, signal: Option<Signal>, info: Option<SigInfo>) -> Result {
     let (mut others, mut sent, mut next) = (0, 0, 2);
+    let _family = FAMILY.lock();
+    super::send::note_broadcast();
     while let Some((n, t)) = ns.next_from(next) {
         next = n.saturating_add(1);
         if !t.is_leader() || KArc::ptr_eq(&t.process, &task.process) || t.process.is_zombie() {
@@ -287,7 +288,7 @@ fn kill_all(task: &Task, ns: &crate::pid::PidNamespace, signal: Option<Signal>, 
         if may_signal(task, signal, &t)? {
             sent += 1;
             if let Some(info) = info {
-                let _ = send_to_process(&t.process, info);
+                super::send_with_family(&t.process, info);
             }
         }
     }

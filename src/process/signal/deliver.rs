@@ -286,6 +286,11 @@ pub(crate) fn force_signal(task: &Task, info: SigInfo) {
     force(task, info, false);
 }
 
+/// [`force`] that takes the default action.
+pub(crate) fn force_to_end(task: &Task, info: SigInfo) {
+    force(task, info, true);
+}
+
 /// Where an interrupted system call would start again.
 struct RestartPoint {
     /// The code in x0, if the thread comes from a call that asked for a restart.

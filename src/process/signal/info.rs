@@ -8,6 +8,9 @@ use kalloc::KVec;
 /// Size of `siginfo_t` in the ABI.
 pub const SIGINFO_SIZE: usize = 128;
 
+/// `si_code` of a SIGSYS by a seccomp filter.
+const SYS_SECCOMP: i32 = 1;
+
 /// Cause of a signal. `code` is `si_code`.
 #[derive(Clone, Copy, Debug)]
 pub enum Cause {
@@ -21,6 +24,8 @@ pub enum Cause {
     Fault { code: i32, addr: u64 },
     /// A timer of `timer_create(2)`: what expired beyond the first while the signal was queued.
     Timer { id: u32, overrun: u64, value: u64 },
+    /// A system call that a filter refused (SYS_SECCOMP); `reason` is `si_errno`.
+    Syscall { addr: u64, number: u32, arch: u32, reason: u32 },
     /// Bytes behind the three header words, as a program handed them to `rt_sigqueueinfo`.
     Queued { code: i32, fields: [u8; SIGINFO_SIZE - 16] },
 }
@@ -52,6 +57,7 @@ impl SigInfo {
         match self.cause {
             Cause::Kernel => g::SI_KERNEL as i32,
             Cause::Timer { .. } => g::SI_TIMER,
+            Cause::Syscall { .. } => SYS_SECCOMP,
             Cause::User { code, .. } | Cause::Child { code, .. } | Cause::Fault { code, .. } | Cause::Queued { code, .. } => {
                 code
             }
@@ -90,6 +96,12 @@ impl SigInfo {
                 out.u32(16, id);
                 out.u32(20, overrun.min(i32::MAX as u64) as u32);
                 out.u64(24, value);
+            }
+            Cause::Syscall { addr, number, arch, reason } => {
+                out.u32(4, reason);
+                out.u64(16, addr);
+                out.u32(24, number);
+                out.u32(28, arch);
             }
             Cause::Queued { fields, .. } => {
                 if let Some(to) = out.bytes.get_mut(16..) {

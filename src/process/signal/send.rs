@@ -5,6 +5,7 @@ use crate::task::{FAMILY, JobEvent, Process, ProcessSignals, Task};
 use abi::{Errno, Result};
 use arch::thread::{FATAL_PENDING, SIGNAL_PENDING};
 use kalloc::KArc;
+use sync::atomic::{AtomicU64, Ordering};
 
 /// Whether `from` may send `signal` to the process of `to` (`kill(2)`, PERMISSIONS).
 pub fn may_signal(from: &Task, signal: Option<Signal>, to: &Task) -> Result<bool> {
@@ -47,18 +48,24 @@ pub(crate) fn wake_for_signals(task: &Task) {
 
 /// Sends a signal to every process of a group for which `allow` says yes. Returns how many there
 /// are in the group and how many were allowed. Thread context only.
-pub fn send_to_group(ns: &crate::pid::PidNamespace, pgrp: u32, info: SigInfo, mut allow: impl FnMut(&Task) -> bool) -> (usize, usize) {
+pub fn send_to_group(ns: &crate::pid::PidNamespace, pgrp: u32, info: SigInfo, allow: impl FnMut(&Task) -> bool) -> (usize, usize) {
+    let Some(group) = ns.pid(pgrp) else { return (0, 0) };
+    let _family = FAMILY.lock();
+    send_to_group_with_family(&group, info, allow)
+}
+
+/// [`send_to_group`] for a caller that holds the family lock. Nobody joins or leaves meanwhile: a
+/// child that is being made either is a member already or is made again after the signal.
+pub(crate) fn send_to_group_with_family(group: &crate::pid::Pid, info: SigInfo, mut allow: impl FnMut(&Task) -> bool) -> (usize, usize) {
+    group.group_signals.fetch_add(1, Ordering::Relaxed);
     let (mut members, mut sent) = (0, 0);
-    let mut next = 1;
-    while let Some((n, task)) = ns.next_from(next) {
-        next = n.saturating_add(1);
-        // Zombies count: their group is still there, though they take no signal.
-        if task.is_leader() && task.process.pgrp_id() == pgrp {
-            members += 1;
-            if allow(&task) {
-                sent += 1;
-                let _ = send(&task.process, None, info);
-            }
+    // Zombies count: their group is still there, though they take no signal.
+    for process in group.members() {
+        members += 1;
+        let leader = process.leader.lock().clone();
+        if leader.is_some_and(|l| allow(&l)) {
+            sent += 1;
+            send_with_family(&process, info);
         }
     }
     (members, sent)
@@ -84,6 +91,18 @@ pub(crate) fn send_timer_signal(process: &KArc<Process>, thread: Option<u32>, in
             }
         }
     }
+}
+
+static BROADCASTS: AtomicU64 = AtomicU64::new(0);
+
+/// How many signals were sent to all processes. Read and changed with the family lock held, so
+/// that a fork notices one that came meanwhile.
+pub(crate) fn broadcasts() -> u64 {
+    BROADCASTS.load(Ordering::Relaxed)
+}
+
+pub(super) fn note_broadcast() {
+    BROADCASTS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// False when the queue had no memory for a real-time signal.
