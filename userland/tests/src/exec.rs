@@ -39,6 +39,10 @@ pub fn helper(word: &str) -> ! {
             print!("{:x}", unsafe { personality(0xffff_ffff) });
             true
         }
+        "status" => {
+            print!("{}", String::from_utf8_lossy(&content("/proc/self/status").unwrap_or_default()));
+            true
+        }
         "stack" => {
             let mut old = zero::<stack_t>();
             unsafe { syscall(SYS_sigaltstack, 0, &mut old) };

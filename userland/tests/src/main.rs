@@ -12,6 +12,8 @@
 mod check;
 mod cores;
 mod areas;
+mod caps;
+mod clone;
 mod cpu;
 mod crowds;
 mod dirs;
@@ -20,6 +22,7 @@ mod epoll;
 mod entry;
 mod events;
 mod exec;
+mod family;
 mod faults;
 mod fcntl;
 mod first;
@@ -46,6 +49,7 @@ mod process;
 mod scheduling;
 mod scm;
 mod signalfd;
+mod seccomp;
 mod signals;
 mod system;
 mod threads;
@@ -53,6 +57,7 @@ mod time;
 mod unix;
 mod timers;
 mod vdso;
+mod unshare;
 
 use check::{Case, Stop};
 
@@ -73,6 +78,8 @@ const GROUPS: &[&[Case]] = &[
     mlock::CASES,
     faults::CASES,
     process::CASES,
+    clone::CASES,
+    family::CASES,
     exec::CASES,
     elf::CASES,
     formats::CASES,
@@ -90,6 +97,9 @@ const GROUPS: &[&[Case]] = &[
     time::CASES,
     timers::CASES,
     ids::CASES,
+    caps::CASES,
+    seccomp::CASES,
+    unshare::CASES,
     proc::CASES,
     procpid::CASES,
     ptrace::CASES,
