@@ -112,6 +112,12 @@ fn encode(info: &SigInfo) -> [u8; SIZE] {
             put(44, &(value as u32).to_le_bytes());
             put(48, &value.to_le_bytes());
         }
+        Cause::Syscall { addr, number, arch, reason } => {
+            put(4, &reason.to_le_bytes());
+            put(84, &number.to_le_bytes());
+            put(88, &addr.to_le_bytes());
+            put(96, &arch.to_le_bytes());
+        }
         // pid, uid, value (`sigqueue(3)`).
         Cause::Queued { fields, .. } => {
             let (ids, value) = (fields.get(..8).unwrap_or(&[]), fields.get(8..16).unwrap_or(&[]));
