@@ -449,7 +449,7 @@ impl AddressSpace {
         {
             return Ok(false);
         }
-        if addr < crate::space::MIN_ADDR {
+        if addr < crate::space::MIN_ADDR.get_u64() {
             return Ok(false);
         }
         let mut edit = Edit::begin(self, &writer, area.start, area.end)?;
@@ -460,10 +460,7 @@ impl AddressSpace {
             spec.start = addr;
             specs.try_push(spec)?;
         }
-        edit.replace(specs)?;
-        if edit.within(limits).is_err() {
-            return Ok(false);
-        }
+        edit.replace(specs, limits)?;
         let retired = edit.commit(|_| ())?;
         drop(writer);
         drop(retired);

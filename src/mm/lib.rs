@@ -19,7 +19,7 @@
 mod area;
 mod asid;
 mod cache;
-mod commit;
+pub mod commit;
 mod fault;
 pub mod io;
 mod locks;
@@ -43,10 +43,9 @@ mod tests;
 
 pub use area::{Area, Shape};
 pub use cache::{CacheKind, Get, PageCache, PageSource};
-pub use commit::{commit_limit_pages, committed_pages};
 pub use io::{IoSink, IoSource};
 pub use oom::{OomKiller, set_oom_killer};
-pub use space::{AddressSpace, AreaInfo, AreaUsage, LockMode, PageInfo, Rss, SpaceStats};
+pub use space::{AddressSpace, AreaInfo, AreaUsage, LockMode, MAX_AREAS, MIN_ADDR, PageInfo, Rss, SpaceStats};
 pub use types::{
     Advice, Backing, FaultOutcome, Fixed, Layout, Limits, MapFlags, MapRequest, MappedFile, Prot, RemapFlags,
     RemapRequest, SEGV_ACCERR, SEGV_MAPERR,

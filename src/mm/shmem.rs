@@ -12,13 +12,13 @@ struct SharedAnon {
     charged: u64,
 }
 
-/// A new object of `len` bytes. ENOMEM.
-pub(crate) fn anonymous(len: u64, no_reserve: bool) -> Result<KArc<dyn MappedFile>> {
+/// A new object of `len` bytes for a process that has `mapped` pages. ENOMEM.
+pub(crate) fn anonymous(len: u64, no_reserve: bool, mapped: u64) -> Result<KArc<dyn MappedFile>> {
     let charged = if no_reserve { 0 } else { len.div_ceil(PAGE) };
     let cache = PageCache::new(None)?;
     debug_assert_eq!(cache.kind(), CacheKind::Shmem);
     cache.set_size(len);
-    commit::charge(charged)?;
+    commit::charge(charged, mapped)?;
     // From here on dropping the object takes the charge back.
     let object = SharedAnon { cache, charged };
     Ok(karc_dyn!(object => dyn MappedFile)?)

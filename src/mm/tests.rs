@@ -110,11 +110,11 @@ fn mprotect_takes_and_gives_the_right_to_write_and_keeps_contents() {
         let p = Program::new();
         p.anon_at(at(0), 4, Prot::RW).unwrap();
         p.store(at(1), 5).unwrap();
-        p.space.protect(UserAddr(at(1)), PAGE, Prot::R).unwrap();
+        p.space.protect(UserAddr(at(1)), PAGE, Prot::R, &p.limits).unwrap();
         assert_eq!(areas(&p), [(0, 1), (1, 2), (2, 4)]);
         assert!(accerr(p.store(at(1), 6)));
         assert_eq!(p.load(at(1)), Ok(5));
-        p.space.protect(UserAddr(at(0)), 4 * PAGE, Prot::RW).unwrap();
+        p.space.protect(UserAddr(at(0)), 4 * PAGE, Prot::RW, &p.limits).unwrap();
         assert_eq!(areas(&p), [(0, 4)]);
         p.store(at(1), 6).unwrap();
         assert_eq!(p.load(at(1)), Ok(6));
@@ -127,10 +127,10 @@ fn mprotect_over_a_hole_changes_nothing() {
         let p = Program::new();
         p.anon_at(at(0), 1, Prot::RW).unwrap();
         p.anon_at(at(2), 1, Prot::RW).unwrap();
-        assert_eq!(p.space.protect(UserAddr(at(0)), 3 * PAGE, Prot::R), Err(Errno::ENOMEM));
+        assert_eq!(p.space.protect(UserAddr(at(0)), 3 * PAGE, Prot::R, &p.limits), Err(Errno::ENOMEM));
         p.store(at(0), 1).unwrap();
-        assert_eq!(p.space.protect(UserAddr(at(0) + 1), PAGE, Prot::R), Err(Errno::EINVAL));
-        assert_eq!(p.space.protect(UserAddr(at(9)), 0, Prot::R), Ok(()));
+        assert_eq!(p.space.protect(UserAddr(at(0) + 1), PAGE, Prot::R, &p.limits), Err(Errno::EINVAL));
+        assert_eq!(p.space.protect(UserAddr(at(9)), 0, Prot::R, &p.limits), Ok(()));
     });
 }
 
@@ -495,9 +495,9 @@ fn a_shared_mapping_of_a_read_only_file_never_becomes_writable() {
         let p = Program::new();
         assert_eq!(p.file_at(at(0), 1, Prot::RW, true, &file, 0), Err(Errno::EACCES));
         p.file_at(at(0), 1, Prot::R, true, &file, 0).unwrap();
-        assert_eq!(p.space.protect(UserAddr(at(0)), PAGE, Prot::RW), Err(Errno::EACCES));
+        assert_eq!(p.space.protect(UserAddr(at(0)), PAGE, Prot::RW, &p.limits), Err(Errno::EACCES));
         p.file_at(at(1), 1, Prot::R, false, &file, 0).unwrap();
-        assert_eq!(p.space.protect(UserAddr(at(1)), PAGE, Prot::RW), Ok(()));
+        assert_eq!(p.space.protect(UserAddr(at(1)), PAGE, Prot::RW, &p.limits), Ok(()));
     });
 }
 
@@ -684,7 +684,7 @@ fn populated() -> Program {
 fn a_call_that_runs_out_of_memory_changes_nothing() {
     without_leak(|| {
         sweep(populated, |p| p.space.unmap(UserAddr(at(2)), 2 * PAGE));
-        sweep(populated, |p| p.space.protect(UserAddr(at(2)), 2 * PAGE, Prot::R));
+        sweep(populated, |p| p.space.protect(UserAddr(at(2)), 2 * PAGE, Prot::R, &p.limits));
         sweep(populated, |p| p.anon_at(at(3), 2, Prot::R).map(drop));
         sweep(populated, |p| p.anon_at(at(30), 2, Prot::R).map(drop));
         sweep(populated, |p| p.space.fork().map(drop));
@@ -824,7 +824,7 @@ fn run(ops: &[Op]) {
             Op::Protect { page, len, prot } => {
                 let prot = prot_of(prot);
                 let whole = (page..page + len).all(|i| view.contains_key(&i));
-                let outcome = p.space.protect(UserAddr(at(page)), len * PAGE, prot);
+                let outcome = p.space.protect(UserAddr(at(page)), len * PAGE, prot, &p.limits);
                 assert_eq!(outcome, if whole { Ok(()) } else { Err(Errno::ENOMEM) });
                 if whole {
                     for i in page..page + len {

@@ -89,11 +89,13 @@ pub struct Limits {
     pub stack: u64,
     /// RLIMIT_MEMLOCK; no limit for who has CAP_IPC_LOCK.
     pub memlock: u64,
+    /// The lowest address that may be mapped; 0 for who has CAP_SYS_RAWIO.
+    pub lowest: u64,
 }
 
 impl Limits {
     /// No limit at all.
-    pub const UNLIMITED: Self = Self { as_: u64::MAX, data: u64::MAX, stack: u64::MAX, memlock: u64::MAX };
+    pub const UNLIMITED: Self = Self { as_: u64::MAX, data: u64::MAX, stack: u64::MAX, memlock: u64::MAX, lowest: 0 };
 }
 
 impl Default for Limits {

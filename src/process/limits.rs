@@ -75,7 +75,13 @@ pub fn for_memory(process: &crate::task::Process) -> mm::Limits {
         data: l.soft(g::RLIMIT_DATA),
         stack: l.soft(g::RLIMIT_STACK),
         memlock: l.soft(g::RLIMIT_MEMLOCK),
+        lowest: mm::MIN_ADDR.get_u64(),
     }
+}
+
+/// Whether the current thread may be promised the memory that is kept for root.
+pub fn may_use_reserve() -> bool {
+    crate::task::with_current(|task| task.with_cred(|c| c.capable(vfs::Cap::SYS_ADMIN))).is_some_and(|may| may == Ok(true))
 }
 
 /// Linux's default `fs.nr_open`.

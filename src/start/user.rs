@@ -25,6 +25,7 @@ pub(crate) fn spawn(initrd: Option<PhysRange>) -> Result {
     *ROOT.lock() = Some(root.clone());
     let fs = FsContext::new(root, 0o022)?;
     process::prepare()?;
+    mm::commit::init(process::limits::may_use_reserve);
     let max_threads = frames::stats().total / 16;
     let init = process::init::create(mounts, fs, max_threads, main)?;
     sched::set_kthread_register(|thread| {

@@ -18,6 +18,7 @@ mod qlock;
 pub mod rcu;
 pub mod rwlock;
 pub mod seq;
+mod setting;
 pub mod spin;
 
 /// What the models in tests/loom.rs need of the insides.
@@ -36,6 +37,7 @@ pub use crate::{
     percpu::{CachePadded, PerCpu, PerCpuCounter, Pinned},
     rwlock::RwSpinLock,
     seq::{SeqCount, SeqLock},
+    setting::Number,
     spin::{RawSpinLock, SpinGuard, SpinIrqGuard, SpinLock},
 };
 pub use ::spin::{LazyLock as Lazy, Once};

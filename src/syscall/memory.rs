@@ -14,11 +14,16 @@ fn space(task: &Task) -> Result<KArc<AddressSpace>> {
     task.mm().ok_or(Errno::ENOMEM)
 }
 
-/// The limits that calls on memory obey; who has CAP_IPC_LOCK may lock any amount.
+/// The limits that calls on memory obey; who has CAP_IPC_LOCK may lock any amount, and who has
+/// CAP_SYS_RAWIO map the lowest pages.
 fn limits(task: &Task) -> Result<Limits> {
     let mut limits = process::memory_limits(task.process());
-    if task.with_cred(|c| c.capable(vfs::Cap::IPC_LOCK))? {
+    let (locks, raw) = task.with_cred(|c| (c.capable(vfs::Cap::IPC_LOCK), c.capable(vfs::Cap::SYS_RAWIO)))?;
+    if locks {
         limits.memlock = u64::MAX;
+    }
+    if raw {
+        limits.lowest = 0;
     }
     Ok(limits)
 }
@@ -140,9 +145,10 @@ pub fn mprotect(task: &Task, addr: UserAddr, len: u64, prot: u32) -> Result {
     }
     let prot = protection(prot & !(g::PROT_GROWSDOWN | g::PROT_GROWSUP))?;
     let (space, implied) = (space(task)?, implied(task, prot));
-    match space.protect(addr, len, prot | implied) {
+    let limits = limits(task)?;
+    match space.protect(addr, len, prot | implied, &limits) {
         // Something there may never be executed: it is not, then.
-        Err(Errno::EACCES) if !implied.is_empty() => space.protect(addr, len, prot),
+        Err(Errno::EACCES) if !implied.is_empty() => space.protect(addr, len, prot, &limits),
         done => done,
     }
 }

@@ -12,38 +12,8 @@ use crate::{
 use abi::{Errno, Result};
 use core::fmt::Write;
 use kalloc::karc_dyn;
-use sync::atomic::{AtomicI64, Ordering};
 
-/// A setting that is a number.
-pub struct Number {
-    value: AtomicI64,
-    min: i64,
-    max: i64,
-}
-
-impl Number {
-    /// A number that can be set to `min..=max`.
-    pub const fn new(value: i64, min: i64, max: i64) -> Self {
-        Self { value: AtomicI64::new(value), min, max }
-    }
-    /// A switch: 0 or 1.
-    pub const fn switch(on: bool) -> Self {
-        Self::new(on as i64, 0, 1)
-    }
-    /// The value now.
-    #[inline]
-    pub fn get(&self) -> i64 {
-        self.value.load(Ordering::Relaxed)
-    }
-    /// Sets it. EINVAL beyond the limits.
-    pub fn set(&self, value: i64) -> Result {
-        if !(self.min..=self.max).contains(&value) {
-            return Err(Errno::EINVAL);
-        }
-        self.value.store(value, Ordering::Relaxed);
-        Ok(())
-    }
-}
+pub use sync::Number;
 
 impl Show for &'static Number {
     fn show(&self, out: &mut SeqBuf, _: &Reader<'_>) -> Result {
@@ -133,15 +103,5 @@ mod tests {
         for bad in [&b""[..], b" \n", b"x", b"1x", b"-", b"99999999999999999999"] {
             assert_eq!(parse(bad), Err(Errno::EINVAL), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn limits_hold_and_leave_the_value() {
-        static N: Number = Number::new(1, 0, 3);
-        assert_eq!(N.set(4), Err(Errno::EINVAL));
-        assert_eq!(N.set(-1), Err(Errno::EINVAL));
-        assert_eq!(N.get(), 1);
-        assert_eq!(N.set(3), Ok(()));
-        assert_eq!(N.get(), 3);
     }
 }

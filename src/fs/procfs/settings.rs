@@ -7,7 +7,19 @@ use vfs::{
     proc_registry::add_fn,
     pseudo::{SeqBuf, no_memory},
     random,
+    sysctl::{Number, add_number},
 };
+
+/// Settings of memory management, which lies below the VFS.
+static MEMORY: [(&str, &Number); 7] = [
+    ("sys/vm/overcommit_memory", &mm::commit::MODE),
+    ("sys/vm/overcommit_ratio", &mm::commit::RATIO),
+    ("sys/vm/overcommit_kbytes", &mm::commit::KBYTES),
+    ("sys/vm/admin_reserve_kbytes", &mm::commit::ADMIN_RESERVE),
+    ("sys/vm/user_reserve_kbytes", &mm::commit::USER_RESERVE),
+    ("sys/vm/max_map_count", &mm::MAX_AREAS),
+    ("sys/vm/mmap_min_addr", &mm::MIN_ADDR),
+];
 
 pub(crate) fn register() -> Result {
     add_fn("sys/kernel/ostype", 0o444, |out| line(out, "Linux"))?;
@@ -28,9 +40,10 @@ pub(crate) fn register() -> Result {
     add_fn("sys/kernel/random/entropy_avail", 0o444, |out| line(out, if random::is_seeded() { "256" } else { "0" }))?;
     add_fn("sys/fs/nr_open", 0o444, |out| line(out, "1048576"))?;
     add_fn("sys/fs/pipe-max-size", 0o444, |out| line(out, "1048576"))?;
-    add_fn("sys/vm/overcommit_memory", 0o444, |out| line(out, "0"))?;
-    add_fn("sys/vm/max_map_count", 0o444, |out| line(out, "65530"))?;
-    add_fn("sys/vm/mmap_min_addr", 0o444, |out| line(out, "65536"))
+    for (path, number) in MEMORY {
+        add_number(path, number)?;
+    }
+    Ok(())
 }
 
 static BOOT_ID: sync::Once<[u8; 16]> = sync::Once::new();

@@ -73,8 +73,8 @@ fn meminfo(out: &mut SeqBuf) -> Result {
     for (name, kib) in rows {
         row(out, name, kib)?;
     }
-    row(out, "CommitLimit", mm::commit_limit_pages() * KIB_PER_PAGE)?;
-    row(out, "Committed_AS", mm::committed_pages() * KIB_PER_PAGE)
+    row(out, "CommitLimit", mm::commit::commit_limit_pages() * KIB_PER_PAGE)?;
+    row(out, "Committed_AS", mm::commit::committed_pages() * KIB_PER_PAGE)
 }
 
 /// `Name:` and a number of KiB, right-aligned as Linux does.

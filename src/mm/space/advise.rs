@@ -4,7 +4,7 @@ use abi::{Errno, PAGE_MASK, Result, UserAddr, page_align_up};
 use frames::FrameFlags;
 
 use super::{AddressSpace, edit::Edit};
-use crate::{Advice, Area, MapFlags, area::{Live, Shape}, cache::Get, rmap::PAGE, tlb, types::require};
+use crate::{Advice, Area, Limits, MapFlags, area::{Live, Shape}, cache::Get, rmap::PAGE, tlb, types::require};
 
 impl AddressSpace {
     /// `madvise(2)`. EINVAL: unaligned address, length that wraps, advice that the area cannot
@@ -43,7 +43,7 @@ impl AddressSpace {
         })?;
         hole |= covered < end;
         let retired = if changes {
-            edit.replace(specs)?;
+            edit.replace(specs, &Limits::UNLIMITED)?;
             edit.commit(|_| ())?
         } else {
             drop(edit);

@@ -77,8 +77,7 @@ impl AddressSpace {
             has_file: false,
         };
         specs.try_push(Spec { shape, file: None, family: None }).ok()?;
-        edit.replace(specs).ok()?;
-        edit.within(limits).ok()?;
+        edit.replace(specs, limits).ok()?;
         edit.commit(|_| ()).map(drop).ok()
     }
 }

@@ -150,8 +150,8 @@ impl<'a> Edit<'a> {
 
     /// Prepares `specs` (in order, without overlap) to stand in place of the frozen areas.
     /// Neighbours that continue the first or last of them are joined with it.
-    /// ENOMEM: no memory, too many areas, or more than the commit account allows.
-    pub(crate) fn replace(&mut self, mut specs: KVec<Spec>) -> Result {
+    /// ENOMEM: no memory, too many areas, or more than `limits` and the commit account allow.
+    pub(crate) fn replace(&mut self, mut specs: KVec<Spec>, limits: &Limits) -> Result {
         self.join_neighbours(&mut specs)?;
         join(&mut specs);
         self.new = KVec::try_with_capacity(specs.len())?;
@@ -165,13 +165,14 @@ impl<'a> Edit<'a> {
             self.promised = i + 1;
         }
         let (old, new) = (self.old_sums(), self.new_sums());
-        let count = self.space.counts.get().areas;
-        if new.areas > old.areas && count + new.areas - old.areas > MAX_AREAS {
+        let now = self.space.counts.get();
+        if new.areas > old.areas && now.areas + new.areas - old.areas > MAX_AREAS.get_u64() {
             return Err(Errno::ENOMEM);
         }
+        within(limits, &now, &old, &new)?;
         let more = new.accounted.saturating_sub(old.accounted);
         if more > 0 {
-            commit::charge(more)?;
+            commit::charge(more, now.total)?;
             self.charged = more;
         }
         Ok(())
@@ -205,18 +206,6 @@ impl<'a> Edit<'a> {
 
     fn new_sums(&self) -> Sums {
         Sums::of(self.new.iter())
-    }
-
-    /// ENOMEM when the change would exceed RLIMIT_AS or RLIMIT_DATA.
-    pub(crate) fn within(&self, limits: &Limits) -> Result {
-        let (old, new, now) = (self.old_sums(), self.new_sums(), self.space.counts.get());
-        let over = |now: u64, old: u64, new: u64, limit: u64| {
-            new > old && now.saturating_add(new - old) > limit >> abi::PAGE_SHIFT
-        };
-        if over(now.total, old.total, new.total, limits.as_) || over(now.data, old.data, new.data, limits.data) {
-            return Err(Errno::ENOMEM);
-        }
-        Ok(())
     }
 
     /// Puts the new areas, still frozen, in place of the old ones. ENOMEM: nothing changed.
@@ -261,6 +250,17 @@ impl<'a> Edit<'a> {
         // The old areas are nobody's now: they stay frozen for who still holds them.
         Ok(Retired(core::mem::take(&mut self.old)))
     }
+}
+
+/// ENOMEM when a change from `old` to `new` would exceed RLIMIT_AS or RLIMIT_DATA.
+fn within(limits: &Limits, now: &Sums, old: &Sums, new: &Sums) -> Result {
+    let over = |now: u64, old: u64, new: u64, limit: u64| {
+        new > old && now.saturating_add(new - old) > limit >> abi::PAGE_SHIFT
+    };
+    if over(now.total, old.total, new.total, limits.as_) || over(now.data, old.data, new.data, limits.data) {
+        return Err(Errno::ENOMEM);
+    }
+    Ok(())
 }
 
 /// Promises the area places in its reverse maps. ENOMEM.

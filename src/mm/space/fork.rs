@@ -74,7 +74,7 @@ impl AddressSpace {
                 }
             }
         }
-        commit::charge(sums.accounted)?;
+        commit::charge(sums.accounted, self.counts.get().total)?;
         let (promised, outcome) = promise(&pairs.0);
         if let Err(e) = outcome.and_then(|()| child.publish_all(&pairs.0)) {
             for (_, area) in pairs.0.iter().take(promised) {

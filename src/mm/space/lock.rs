@@ -116,7 +116,7 @@ impl AddressSpace {
         check(new, self.counts.get().locked)?;
         require(covered >= end, Errno::ENOMEM)?;
         if changes {
-            edit.replace(specs)?;
+            edit.replace(specs, &Limits::UNLIMITED)?;
             // The areas that go live on in those that come: no file is closed.
             drop(edit.commit(|_| ())?);
         }

@@ -4,14 +4,14 @@ use abi::{Errno, PAGE_MASK, Result, USER_END, UserAddr, page_align_up};
 use kalloc::KArc;
 
 use super::{AddressSpace, edit::Edit, user_range};
-use crate::{Backing, Fixed, MapFlags, MapRequest, MappedFile, Prot, area::{Shape, Spec}, shmem, tlb, types::require};
+use crate::{Backing, Fixed, MapFlags, MapRequest, MappedFile, Prot, area::{Shape, Spec}, commit, shmem, tlb, types::require};
 
 /// Flags that describe the area; the rest of what a request may say is about the call.
 const KEPT: MapFlags = MapFlags::all().difference(MapFlags::POPULATE.union(MapFlags::ACCOUNTED));
 
 impl AddressSpace {
     /// `mmap(2)`. Errors in Linux's order: EINVAL (length 0, unaligned), ENOMEM (too long),
-    /// EOVERFLOW (offset), ENOMEM (no hole), EEXIST (NoReplace), EPERM and EAGAIN (locked memory),
+    /// EOVERFLOW (offset), ENOMEM (no hole), EPERM (too low), EEXIST (NoReplace), EPERM and EAGAIN (locked memory),
     /// the file's EACCES, EPERM or ENODEV, ENOMEM (limits, memory). May sleep.
     pub fn map(&self, request: MapRequest) -> Result<UserAddr> {
         require(request.len != 0, Errno::EINVAL)?;
@@ -29,6 +29,7 @@ impl AddressSpace {
                     let start = hint.ok_or(Errno::EINVAL)?;
                     user_range(start, len).ok_or(Errno::ENOMEM)?;
                     require(start & PAGE_MASK == 0, Errno::EINVAL)?;
+                    require(start >= request.limits.lowest, Errno::EPERM)?;
                     start
                 }
             };
@@ -45,8 +46,7 @@ impl AddressSpace {
             let replaces = !edit.old().is_empty();
             let mut specs = edit.carve(start, end, |_| Ok(None))?;
             Edit::insert_spec(&mut specs, spec)?;
-            edit.replace(specs)?;
-            edit.within(&request.limits)?;
+            edit.replace(specs, &request.limits)?;
             let retired = edit.commit(|space| {
                 if replaces {
                     tlb::zap(space, start, end);
@@ -65,6 +65,7 @@ impl AddressSpace {
     fn new_spec(&self, request: &MapRequest, start: u64, end: u64) -> Result<Spec> {
         let shared = request.flags.contains(MapFlags::SHARED);
         let mut flags = request.flags & KEPT;
+        flags.set(MapFlags::NORESERVE, flags.contains(MapFlags::NORESERVE) && commit::off_account_allowed());
         let mut index = start / crate::rmap::PAGE;
         let mut file: Option<KArc<dyn MappedFile>> = None;
         match &request.backing {
@@ -75,7 +76,7 @@ impl AddressSpace {
                 file = Some(f.clone());
             }
             Backing::Anonymous if shared => {
-                file = Some(shmem::anonymous(end - start, flags.contains(MapFlags::NORESERVE))?);
+                file = Some(shmem::anonymous(end - start, flags.contains(MapFlags::NORESERVE), self.counts.get().total)?);
                 index = 0;
             }
             Backing::Anonymous => {}

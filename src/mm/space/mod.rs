@@ -29,17 +29,17 @@ use crate::MapFlags;
 use collections::RangeMap;
 use kalloc::{AllocError, KArc, KVec, KWeak};
 use sched::{Mutex, MutexGuard};
-use sync::{SpinLock, atomic::{AtomicU64, Ordering}, rcu};
+use sync::{Number, SpinLock, atomic::{AtomicU64, Ordering}, rcu};
 
 pub use lock::LockMode;
 pub use stats::{AreaInfo, AreaUsage, PageInfo, Rss, SpaceStats};
 
 use crate::{Area, Layout, asid::Context, locks, rmap::PAGE, rss::{Counts, RssCounters}, tables::Tables};
 
-/// No mapping that a program does not force lies below (`vm.mmap_min_addr`).
-pub(crate) const MIN_ADDR: u64 = 0x1_0000;
+/// No mapping lies below but by who has CAP_SYS_RAWIO (`vm.mmap_min_addr`).
+pub static MIN_ADDR: Number = Number::new(0x1_0000, 0, 1 << 30);
 /// Areas that a space may have (`vm.max_map_count`).
-pub(crate) const MAX_AREAS: u64 = 65530;
+pub static MAX_AREAS: Number = Number::new(65530, 0, i32::MAX as i64);
 /// Pages kept free below an area that grows downwards (Linux's `stack_guard_gap`).
 pub(crate) const STACK_GAP: u64 = 256 << PAGE_SHIFT;
 

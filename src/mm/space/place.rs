@@ -4,7 +4,7 @@
 //! The highest (or lowest) hole that is large enough wins, as on Linux; the map of areas finds it
 //! in logarithmic time. A stack keeps its guard gap free.
 
-use abi::{PAGE_MASK, USER_END, UserAddr};
+use abi::{PAGE_MASK, USER_END, UserAddr, page_align_up};
 use sync::rcu;
 
 use super::{AddressSpace, MIN_ADDR, STACK_GAP};
@@ -29,7 +29,7 @@ impl AddressSpace {
     /// The start of a hole of `len` bytes: at `hint` if it is free there.
     pub(super) fn place(&self, hint: Option<u64>, len: u64) -> Option<u64> {
         if let Some(hint) = hint.map(|h| h & !PAGE_MASK)
-            && hint >= MIN_ADDR
+            && hint >= lowest()
             && self.fits(hint, len)
         {
             return Some(hint);
@@ -69,7 +69,7 @@ impl AddressSpace {
     fn search(&self, len: u64, mut high: u64) -> Option<u64> {
         let guard = rcu::read_lock();
         loop {
-            let start = self.areas.find_gap_down(&guard, len, MIN_ADDR, high)?;
+            let start = self.areas.find_gap_down(&guard, len, lowest(), high)?;
             // Each turn goes below one more stack; programs have few.
             let end = start + len;
             match self.areas.iter_from(&guard, end).next() {
@@ -80,4 +80,9 @@ impl AddressSpace {
             }
         }
     }
+}
+
+/// Where the first page lies that a program may have.
+fn lowest() -> u64 {
+    page_align_up(MIN_ADDR.get_u64()).unwrap_or(0)
 }

@@ -3,13 +3,13 @@
 use abi::{Errno, PAGE_MASK, Result, UserAddr, page_align_up};
 
 use super::{AddressSpace, edit::Edit};
-use crate::{MapFlags, Prot, area::Spec, tlb, types::require};
+use crate::{Limits, MapFlags, Prot, area::Spec, tlb, types::require};
 
 impl AddressSpace {
     /// `mprotect(2)`. EINVAL: unaligned address. ENOMEM: the range wraps, or part of it is not
-    /// mapped, or memory. EACCES: the file does not allow it. The first of the last two by address
+    /// mapped, or limits and memory. EACCES: the file does not allow it. The first of the last two by address
     /// decides. Unlike on Linux, an error in the middle leaves the areas before it as they were.
-    pub fn protect(&self, addr: UserAddr, len: u64, prot: Prot) -> Result {
+    pub fn protect(&self, addr: UserAddr, len: u64, prot: Prot, limits: &Limits) -> Result {
         require(addr.0 & PAGE_MASK == 0, Errno::EINVAL)?;
         if len == 0 {
             return Ok(());
@@ -30,7 +30,7 @@ impl AddressSpace {
         if !changes {
             return Ok(());
         }
-        edit.replace(specs)?;
+        edit.replace(specs, limits)?;
         let retired = edit.commit(|space| tlb::reprotect(space, start, end, prot))?;
         drop(writer);
         drop(retired);

@@ -68,8 +68,7 @@ impl AddressSpace {
             if let Some(now) = edit.old().first() {
                 specs.try_push(now.snapshot().at(now.start, end))?;
             }
-            edit.replace(specs)?;
-            edit.within(&limits)?;
+            edit.replace(specs, &limits)?;
             *moved = Some(edit.commit(|_| ())?);
             return Ok(old);
         }
@@ -131,8 +130,7 @@ impl AddressSpace {
             moved.index = moved.start / crate::rmap::PAGE;
         }
         Edit::insert_spec(&mut specs, moved)?;
-        edit.replace(specs)?;
-        edit.within(limits)?;
+        edit.replace(specs, limits)?;
         self.table.reserve(to, to + len)?;
         *retired = Some(edit.commit(|space| tlb::move_pages(space, from, to, len))?);
         Ok(UserAddr(to))

@@ -3,7 +3,7 @@
 use abi::{Errno, PAGE_MASK, Result, USER_END, UserAddr, page_align_up};
 
 use super::{AddressSpace, edit, edit::{Edit, Retired}};
-use crate::{Writing, commit, tlb, types::require};
+use crate::{Limits, Writing, commit, tlb, types::require};
 
 impl AddressSpace {
     /// `munmap(2)`: EINVAL for an unaligned address, no length, or a range outside user space;
@@ -25,7 +25,7 @@ impl AddressSpace {
             return Ok(Retired::default());
         }
         let specs = edit.carve(start, end, |_| Ok(None))?;
-        edit.replace(specs)?;
+        edit.replace(specs, &Limits::UNLIMITED)?;
         edit.commit(|space| tlb::zap(space, start, end))
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use abi::{CpuId, CpuMask, Errno, PhysAddr, UserAddr};
 use arch::sim;
 use kalloc::KArc;
-use mm::{AddressSpace, Advice, Fixed, MapFlags, MapRequest, Prot};
+use mm::{Limits, AddressSpace, Advice, Fixed, MapFlags, MapRequest, Prot};
 
 const CPUS: usize = 4;
 const PAGE: u64 = 4096;
@@ -162,7 +162,7 @@ fn threads_that_fault_keep_their_pages_while_others_change_the_map() {
             n += 1;
             map(&s, 64, 36, Prot::RW, MapFlags::empty()).unwrap();
             let _ = write(&s, 64 + n % 36, 1);
-            s.protect(UserAddr(BASE + (70 + n % 10) * PAGE), 5 * PAGE, Prot::R).unwrap();
+            s.protect(UserAddr(BASE + (70 + n % 10) * PAGE), 5 * PAGE, Prot::R, &Limits::UNLIMITED).unwrap();
             match write(&s, 72 + n % 10, 2) {
                 Ok(()) | Err(Errno::EFAULT) => {}
                 other => panic!("{other:?}"),

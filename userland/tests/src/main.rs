@@ -37,6 +37,7 @@ mod memory;
 mod mlock;
 mod meta;
 mod open;
+mod overcommit;
 mod pi;
 mod pipes;
 mod places;
@@ -63,6 +64,7 @@ use check::{Case, Stop};
 
 const GROUPS: &[&[Case]] = &[
     open::CASES,
+    overcommit::CASES,
     io::CASES,
     dirs::CASES,
     links::CASES,
