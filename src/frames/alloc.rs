@@ -5,10 +5,10 @@
 //! contended. Blocks go to the zones directly.
 
 use crate::{
-    Counter, Frame, FrameFlags, FrameList, FrameRef, MAX_ORDER, PageBlock, count,
+    Counter, Frame, FrameFlags, FrameList, FrameRef, MAX_ORDER, MigrateType, PageBlock, buddy::{TYPES, type_of}, count,
     zone::{self, ZONES, Zone},
 };
-use abi::{Errno, PAGE_SIZE, Result};
+use abi::{CpuId, Errno, PAGE_SIZE, Result};
 use core::ptr;
 use sync::{LockClass, Once, PerCpu, SpinLock, per_cpu};
 
@@ -28,6 +28,10 @@ bitflags::bitflags! {
         const HIGH_PRIO = 16;
         /// Below 1 GiB.
         const DMA = 32;
+        /// The content can move to another frame: it is on an LRU list and found by reverse map.
+        const MOVABLE = 64;
+        /// A shrinker can give it up.
+        const RECLAIMABLE = 128;
     }
 }
 
@@ -53,14 +57,40 @@ const HIGH: usize = 6 * BATCH;
 
 static LIST_LOCK: LockClass = LockClass::new("per_cpu_pages", 1840);
 
-struct Lists([FrameList; ZONES]);
+/// The single frames of one zone that a CPU has, by type.
+struct ZoneLists([FrameList; TYPES]);
 
-static LISTS: PerCpu<SpinLock<Lists>> =
-    per_cpu!(SpinLock::new(Lists([const { FrameList::new() }; ZONES]), &LIST_LOCK));
+struct Lists([ZoneLists; ZONES]);
+
+impl ZoneLists {
+    fn len(&self) -> usize {
+        self.0.iter().map(FrameList::len).sum()
+    }
+    /// The list that is best given back from.
+    fn longest(&mut self) -> Option<&mut FrameList> {
+        self.0.iter_mut().max_by_key(|l| l.len())
+    }
+    #[allow(clippy::indexing_slicing)] // one list for each type
+    fn of(&mut self, kind: MigrateType) -> &mut FrameList {
+        &mut self.0[kind as usize]
+    }
+}
+
+static LISTS: PerCpu<SpinLock<Lists>> = per_cpu!(SpinLock::new(
+    Lists([const { ZoneLists([const { FrameList::new() }; TYPES]) }; ZONES]),
+    &LIST_LOCK
+));
+
+/// A CPU's lists of a zone, for /proc/zoneinfo: how many frames they have, how many they may have,
+/// and how many come and go at a time.
+pub fn per_cpu_lists(cpu: CpuId, zone: usize) -> (usize, usize, usize) {
+    let count = LISTS.get(cpu).lock_irq().0.get(zone).map_or(0, ZoneLists::len);
+    (count, HIGH, BATCH)
+}
 
 /// Frames in all per-CPU lists.
 pub(crate) fn per_cpu_pages() -> u64 {
-    LISTS.iter().map(|(_, l)| l.lock_irq().0.iter().map(FrameList::len).sum::<usize>() as u64).sum()
+    LISTS.iter().map(|(_, l)| l.lock_irq().0.iter().map(ZoneLists::len).sum::<usize>() as u64).sum()
 }
 
 /// One frame.
@@ -108,6 +138,16 @@ fn highest_zone(flags: AllocFlags) -> usize {
     }
 }
 
+fn migrate_type(flags: AllocFlags) -> MigrateType {
+    if flags.contains(AllocFlags::MOVABLE) {
+        MigrateType::Movable
+    } else if flags.contains(AllocFlags::RECLAIMABLE) {
+        MigrateType::Reclaimable
+    } else {
+        MigrateType::Unmovable
+    }
+}
+
 fn get(order: usize, flags: AllocFlags) -> Result<&'static Frame> {
     if let Some(f) = try_get(order, flags) {
         count(Counter::PageAlloc, 1 << order);
@@ -134,6 +174,7 @@ fn floor(z: &Zone, flags: AllocFlags, may_wait: bool) -> u64 {
 
 fn try_get(order: usize, flags: AllocFlags) -> Option<&'static Frame> {
     let may_wait = may_wait(flags);
+    let kind = migrate_type(flags);
     for (i, z) in zone::zones_up_to(highest_zone(flags)) {
         let have = z.free_hint();
         if have <= floor(z, flags, may_wait).saturating_add(1 << order) {
@@ -144,7 +185,7 @@ fn try_get(order: usize, flags: AllocFlags) -> Option<&'static Frame> {
         {
             h.wake_background();
         }
-        let f = if order == 0 { from_list(i, z) } else { z.take(order) };
+        let f = if order == 0 { from_list(i, z, kind) } else { z.take(order, kind) };
         if f.is_some() {
             return f;
         }
@@ -152,19 +193,20 @@ fn try_get(order: usize, flags: AllocFlags) -> Option<&'static Frame> {
     // Single frames may still be in this CPU's list though the zone is at its floor.
     if order == 0 {
         let mut lists = LISTS.this_unpinned().lock_irq();
-        return lists.0.iter_mut().take(highest_zone(flags) + 1).rev().find_map(FrameList::pop_front);
+        let zones = lists.0.iter_mut().take(highest_zone(flags) + 1).rev();
+        return zones.flat_map(|z| &mut z.0).find_map(FrameList::pop_front);
     }
     None
 }
 
 #[allow(clippy::indexing_slicing)] // one list for each zone
-fn from_list(i: usize, z: &Zone) -> Option<&'static Frame> {
+fn from_list(i: usize, z: &Zone, kind: MigrateType) -> Option<&'static Frame> {
     // The thread may move before the lock is taken: then it uses its former CPU's list, which
     // costs a cache line and nothing else.
     let mut lists = LISTS.this_unpinned().lock_irq();
-    let list = &mut lists.0[i];
+    let list = lists.0[i].of(kind);
     if list.is_empty() {
-        z.take_batch(BATCH, list);
+        z.take_batch(BATCH, kind, list);
     }
     list.pop_front()
 }
@@ -196,7 +238,7 @@ fn slow(order: usize, flags: AllocFlags) -> Result<&'static Frame> {
 fn prepare(frame: &'static Frame, order: usize, flags: AllocFlags) {
     debug_assert!(frame.mapcount() == 0 && frame.mapping() == 0, "{frame:?} was written to while free");
     frame.set_all_flags(FrameFlags::empty());
-    frame.order.store(order as u8, core::sync::atomic::Ordering::Relaxed);
+    frame.set_order(order);
     for n in 0..1u64 << order {
         let Some(f) = crate::frame_of(frame.pfn().add(n)) else { continue };
         // SAFETY: the frame is ours, nobody else reaches its content.
@@ -252,11 +294,13 @@ pub(crate) fn free(frame: &'static Frame) {
     }
     let mut lists = LISTS.this_unpinned().lock_irq();
     #[allow(clippy::indexing_slicing)] // one list for each zone
-    let list = &mut lists.0[i];
+    let lists = &mut lists.0[i];
     frame.set_all_flags(FrameFlags::PER_CPU);
     // In front: the next allocation finds it in the cache.
-    list.push_front(frame);
-    if list.len() > HIGH {
+    lists.of(type_of(frame)).push_front(frame);
+    if lists.len() > HIGH
+        && let Some(list) = lists.longest()
+    {
         z.give_batch(BATCH, list);
     }
 }
@@ -273,10 +317,9 @@ pub fn drain_all() {
 
 fn drain(l: &SpinLock<Lists>) {
     let mut lists = l.lock_irq();
-    for (list, z) in lists.0.iter_mut().zip(zone::zones()) {
-        let n = list.len();
-        if n > 0 {
-            z.give_batch(n, list);
+    for (of_zone, z) in lists.0.iter_mut().zip(zone::zones()) {
+        for list in of_zone.0.iter_mut().filter(|l| !l.is_empty()) {
+            z.give_batch(list.len(), list);
         }
     }
 }

@@ -71,8 +71,9 @@ pub struct Frame {
     refcount: AtomicU32,
     /// Page-table entries that map it.
     mapcount: AtomicI32,
-    pub(crate) order: AtomicU8,
-    _zone: AtomicU8,
+    order: AtomicU8,
+    /// First of a pageblock: the pageblock's type. Changes under the zone's lock.
+    block_type: AtomicU8,
     /// Slab: objects in use. Page table: level.
     pub(crate) small: AtomicU16,
     /// What it belongs to: page cache, or reverse map with a tag; slab cache; owner's business.
@@ -110,6 +111,15 @@ impl Frame {
     /// Frames in the block that it heads: 2^order.
     pub fn order(&self) -> u8 {
         self.order.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_order(&self, order: usize) {
+        self.order.store(order as u8, Ordering::Relaxed);
+    }
+    pub(crate) fn block_type(&self) -> u8 {
+        self.block_type.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_block_type(&self, kind: u8) {
+        self.block_type.store(kind, Ordering::Relaxed);
     }
     /// The head of the block that it is in.
     pub fn head(&'static self) -> &'static Frame {

@@ -1,8 +1,8 @@
 #![cfg_attr(not(test), no_std)]
 //! Physical memory: page frames and who has them, the slab, page tables, kernel mappings.
 //!
-//! From the ground up: [`boot`] (a buddy heap that lives until the zones stand), [`zone`] (buddy
-//! lists per zone, one lock each), [`alloc_frame`] and [`alloc_pages`] (per-CPU lists in front of
+//! From the ground up: [`boot`] (a buddy heap that lives until the zones stand), `buddy` (free
+//! blocks by order and by whether they can move), [`zone`] (one lock each), [`alloc_frame`] and [`alloc_pages`] (per-CPU lists in front of
 //! the zones), [`slab`] (objects), [`pagetable`] and [`vmalloc`] (virtual memory).
 //!
 //! Context: frames and objects can be allocated and freed anywhere, interrupts included; an
@@ -25,6 +25,7 @@
 
 mod alloc;
 pub mod boot;
+mod buddy;
 mod frame;
 mod memmap;
 pub mod pagetable;
@@ -37,9 +38,10 @@ pub mod zone;
 #[cfg(test)]
 mod testing;
 
-pub use alloc::{AllocFlags, ReclaimHook, alloc_frame, alloc_pages, drain_all, drain_local, set_reclaim_hook};
+pub use alloc::{AllocFlags, ReclaimHook, alloc_frame, alloc_pages, drain_all, drain_local, per_cpu_lists, set_reclaim_hook};
 pub use arch::boot::PhysRange;
 pub use boot::{free_reserved, init};
+pub use buddy::{BLOCK_ORDER as PAGEBLOCK_ORDER, MigrateType};
 pub use frame::{Frame, FrameFlags, FrameList};
 pub use memmap::{banks, frame_of, is_ram};
 pub use refs::{FrameRef, PageBlock};

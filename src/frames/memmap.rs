@@ -1,7 +1,7 @@
 //! Where the descriptors stand: an array over all frame numbers, in which only the parts that
 //! describe existing RAM are there.
 
-use crate::{Frame, PhysRange};
+use crate::{Frame, PhysRange, buddy::BLOCK_PAGES};
 use abi::{PAGE_SIZE, PhysAddr, Pfn};
 use sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -60,6 +60,14 @@ pub fn frame_of(pfn: Pfn) -> Option<&'static Frame> {
     is_ram(pfn).then(|| unsafe { &*at(pfn) })
 }
 
+/// The descriptor of the first frame of the pageblock that `f` is in. It stands even if that frame
+/// is no RAM: descriptors are made for whole pageblocks.
+#[inline]
+pub(crate) fn first_of_pageblock(f: &Frame) -> &'static Frame {
+    // SAFETY: the frame is in a bank; `create` made the descriptors from its pageblock's first on.
+    unsafe { &*at(Pfn(pfn_of(f).0 & !(BLOCK_PAGES - 1))) }
+}
+
 fn at(pfn: Pfn) -> *const Frame {
     let addr = base().wrapping_add((pfn.0 as usize).wrapping_mul(size_of::<Frame>()));
     core::ptr::with_exposed_provenance(addr)
@@ -93,6 +101,7 @@ pub(crate) fn create(ranges: &[PhysRange]) -> bool {
     // Banks ascend, so their parts of the area do: what one bank mapped, the next goes on from.
     for r in ranges {
         let (first, end) = frames_in(r);
+        let first = Pfn(first.0 & !(BLOCK_PAGES - 1));
         let end = (at(end).addr() as u64).next_multiple_of(PAGE_SIZE as u64);
         let mut v = (at(first).addr() as u64 & !(PAGE_SIZE as u64 - 1)).max(done);
         while v < end {
@@ -122,6 +131,7 @@ pub(crate) fn create(ranges: &[PhysRange]) -> bool {
     extern crate std;
     let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return false };
     let (start, _) = frames_in(first);
+    let start = Pfn(start.0 & !(BLOCK_PAGES - 1));
     let (_, end) = frames_in(last);
     let size = (end.0 - start.0) as usize * size_of::<Frame>();
     let Ok(layout) = core::alloc::Layout::from_size_align(size.max(64), 64) else { return false };

@@ -200,7 +200,7 @@ impl PageBlock {
         let first = head.pfn();
         for n in 0..1u64 << order {
             if let Some(f) = frame_of(first.add(n)) {
-                f.order.store(0, core::sync::atomic::Ordering::Relaxed);
+                f.set_order(0);
                 f.clear(FrameFlags::COMPOUND_HEAD | FrameFlags::COMPOUND_TAIL);
                 f.set_private(0);
                 f.set_refcount(1);

@@ -1,10 +1,7 @@
-//! Zones: the free blocks of one range of physical addresses, by the buddy scheme.
-//!
-//! Blocks have 2^order frames, order 0 to 10, and are aligned to their size. A free block's head
-//! has the flag `BUDDY` and its order; the others of the block have neither flag nor count. Two
-//! free buddies never exist: freeing joins them. One lock per zone, interrupts off.
+//! Zones: the free memory of one range of physical addresses, and its watermarks. One lock per
+//! zone, interrupts off.
 
-use crate::{Frame, FrameFlags, FrameList, MAX_ORDER, memmap};
+use crate::{Frame, FrameFlags, FrameList, MAX_ORDER, buddy::{BLOCK_PAGES, Free, MigrateType, TYPES, type_of}, memmap};
 use abi::Pfn;
 use sync::{
     LockClass, SpinLock,
@@ -12,11 +9,6 @@ use sync::{
 };
 
 static ZONE_LOCK: LockClass = LockClass::new("zone", 1850);
-
-struct Free {
-    lists: [FrameList; MAX_ORDER + 1],
-    pages: u64,
-}
 
 /// One zone.
 pub struct Zone {
@@ -45,6 +37,12 @@ pub struct ZoneInfo {
     pub free: u64,
     /// Free blocks of each order.
     pub free_blocks: [u64; MAX_ORDER + 1],
+    /// The same by type, in the order of [`MigrateType::ALL`].
+    pub by_type: [[u64; MAX_ORDER + 1]; TYPES],
+    /// Number of the first frame.
+    pub start: u64,
+    /// From the first frame to the last, holes included.
+    pub spanned: u64,
     /// Watermarks.
     pub min: u64,
     /// Background reclaim starts.
@@ -93,12 +91,11 @@ pub(crate) fn zone_of(pfn: Pfn) -> (usize, &'static Zone) {
 
 impl Zone {
     const fn new(name: &'static str, start: u64, end: u64) -> Self {
-        let free = Free { lists: [const { FrameList::new() }; MAX_ORDER + 1], pages: 0 };
         Self {
             name,
             start,
             end,
-            free: SpinLock::new(free, &ZONE_LOCK),
+            free: SpinLock::new(Free::new(), &ZONE_LOCK),
             free_hint: AtomicU64::new(0),
             managed: AtomicU64::new(0),
             present: AtomicU64::new(0),
@@ -106,8 +103,9 @@ impl Zone {
         }
     }
 
-    fn contains(&self, pfn: Pfn) -> bool {
-        self.start <= pfn.0 && pfn.0 < self.end
+    /// Its frames are in this range.
+    fn range(&self) -> (Pfn, Pfn) {
+        (Pfn(self.start), Pfn(self.end))
     }
 
     /// Free pages, as of a moment ago.
@@ -132,19 +130,45 @@ impl Zone {
         self.min() + self.min() / 2
     }
 
+    /// Its part of the banks of RAM.
+    fn banks(&self) -> impl Iterator<Item = (u64, u64)> {
+        let clip = |(start, end): (Pfn, Pfn)| (start.0.max(self.start), end.0.min(self.end));
+        memmap::banks().map(clip).filter(|(start, end)| start < end)
+    }
+
+    /// Pageblocks of each type, in the order of [`MigrateType::ALL`].
+    pub fn pageblocks(&self) -> [u64; TYPES] {
+        let mut counts = [0; TYPES];
+        for (start, end) in self.banks() {
+            let mut at = start;
+            while at < end {
+                let kind = memmap::frame_of(Pfn(at)).map_or(MigrateType::Movable, type_of);
+                for (n, k) in counts.iter_mut().zip(MigrateType::ALL) {
+                    *n += u64::from(k == kind);
+                }
+                at = (at | (BLOCK_PAGES - 1)) + 1;
+            }
+        }
+        counts
+    }
+
     /// The zone's state.
     pub fn info(&self) -> ZoneInfo {
+        let start = self.banks().map(|(start, _)| start).min().unwrap_or(0);
+        let end = self.banks().map(|(_, end)| end).max().unwrap_or(start);
         let free = self.free.lock_irq();
-        let mut free_blocks = [0; MAX_ORDER + 1];
-        for (n, l) in free_blocks.iter_mut().zip(&free.lists) {
-            *n = l.len() as u64;
-        }
+        let of = |order, kind| free.blocks(order, kind);
+        let by_type = MigrateType::ALL.map(|kind| core::array::from_fn(|order| of(order, kind)));
+        let free_blocks = core::array::from_fn(|order| MigrateType::ALL.iter().map(|kind| of(order, *kind)).sum());
         ZoneInfo {
             name: self.name,
             present: self.present.load(Ordering::Relaxed),
             managed: self.managed.load(Ordering::Relaxed),
             free: free.pages,
             free_blocks,
+            by_type,
+            start,
+            spanned: end - start,
             min: self.min(),
             low: self.low(),
             high: self.high(),
@@ -169,19 +193,19 @@ impl Zone {
     }
 
     /// Takes one block of 2^order frames, counts zero.
-    pub(crate) fn take(&self, order: usize) -> Option<&'static Frame> {
+    pub(crate) fn take(&self, order: usize, kind: MigrateType) -> Option<&'static Frame> {
         let mut free = self.free.lock_irq();
-        let frame = free.take(order);
+        let frame = free.take(order, kind, self.range());
         self.free_hint.store(free.pages, Ordering::Relaxed);
         frame
     }
 
     /// Takes up to `n` single frames into `to`; how many.
-    pub(crate) fn take_batch(&self, n: usize, to: &mut FrameList) -> usize {
+    pub(crate) fn take_batch(&self, n: usize, kind: MigrateType, to: &mut FrameList) -> usize {
         let mut free = self.free.lock_irq();
         let mut got = 0;
         while got < n {
-            let Some(f) = free.take(0) else { break };
+            let Some(f) = free.take(0, kind, self.range()) else { break };
             f.set_all_flags(FrameFlags::PER_CPU);
             to.push_back(f);
             got += 1;
@@ -193,7 +217,7 @@ impl Zone {
     /// Gives back a block of 2^order frames, counts and flags zero.
     pub(crate) fn give(&self, frame: &'static Frame, order: usize) {
         let mut free = self.free.lock_irq();
-        free.give(self, frame, order);
+        free.give(frame, order, self.range());
         self.free_hint.store(free.pages, Ordering::Relaxed);
     }
 
@@ -204,61 +228,10 @@ impl Zone {
         while done < n {
             let Some(f) = from.pop_back() else { break };
             f.set_all_flags(FrameFlags::empty());
-            free.give(self, f, 0);
+            free.give(f, 0, self.range());
             done += 1;
         }
         self.free_hint.store(free.pages, Ordering::Relaxed);
         done
-    }
-}
-
-impl Free {
-    #[allow(clippy::indexing_slicing)] // orders are at most MAX_ORDER
-    fn take(&mut self, order: usize) -> Option<&'static Frame> {
-        let found = (order..=MAX_ORDER).find(|o| !self.lists[*o].is_empty())?;
-        let head = self.lists[found].pop_front()?;
-        head.set_all_flags(FrameFlags::empty());
-        // Give back the upper halves.
-        for o in (order..found).rev() {
-            if let Some(half) = memmap::frame_of(head.pfn().add(1 << o)) {
-                self.put(half, o);
-            }
-        }
-        head.order.store(order as u8, Ordering::Relaxed);
-        self.pages -= 1 << order;
-        Some(head)
-    }
-
-    #[allow(clippy::indexing_slicing)] // orders are at most MAX_ORDER
-    fn put(&mut self, head: &'static Frame, order: usize) {
-        head.order.store(order as u8, Ordering::Relaxed);
-        head.set_all_flags(FrameFlags::BUDDY);
-        let on = self.lists[order].push_front(head);
-        debug_assert!(on, "free block on a list already");
-    }
-
-    #[allow(clippy::indexing_slicing)] // orders are at most MAX_ORDER
-    fn give(&mut self, zone: &Zone, frame: &'static Frame, order: usize) {
-        debug_assert!(!frame.test(FrameFlags::BUDDY) && frame.refcount() == 0, "double free of {frame:?}");
-        self.pages += 1 << order;
-        let (mut head, mut order) = (frame, order);
-        while order < MAX_ORDER {
-            let pfn = head.pfn();
-            let buddy = Pfn(pfn.0 ^ (1 << order));
-            if !zone.contains(buddy) {
-                break;
-            }
-            let Some(b) = memmap::frame_of(buddy) else { break };
-            if !b.test(FrameFlags::BUDDY) || b.order() as usize != order {
-                break;
-            }
-            self.lists[order].remove(b);
-            b.set_all_flags(FrameFlags::empty());
-            if buddy < pfn {
-                head = b;
-            }
-            order += 1;
-        }
-        self.put(head, order);
     }
 }

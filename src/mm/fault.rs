@@ -153,7 +153,7 @@ impl AddressSpace {
 
     /// First store to anonymous memory: a page of zeros of its own.
     fn map_anonymous(&self, area: &KArc<Area>, addr: u64) -> Served {
-        let frame = alloc_frame(AllocFlags::ZERO)?;
+        let frame = alloc_frame(AllocFlags::MOVABLE | AllocFlags::ZERO)?;
         self.install_anon(area, addr, frame, None)
     }
 
@@ -356,7 +356,7 @@ impl AddressSpace {
     /// First store to a page of a private file mapping: a copy.
     fn map_private_copy(&self, area: &KArc<Area>, file: &KArc<dyn MappedFile>, addr: u64) -> Served {
         let from = Self::file_page(area, file, addr)?;
-        let copy = alloc_frame(AllocFlags::empty())?;
+        let copy = alloc_frame(AllocFlags::MOVABLE)?;
         copy.copy_from(&from);
         self.install_anon(area, addr, copy, None)
     }
@@ -403,11 +403,11 @@ impl AddressSpace {
         });
         match found {
             Some(Found::Zeros(seen)) => {
-                let frame = alloc_frame(AllocFlags::ZERO)?;
+                let frame = alloc_frame(AllocFlags::MOVABLE | AllocFlags::ZERO)?;
                 self.install_anon(area, addr, frame, Some(seen))
             }
             Some(Found::Copy(from, seen)) => {
-                let copy = alloc_frame(AllocFlags::empty())?;
+                let copy = alloc_frame(AllocFlags::MOVABLE)?;
                 copy.copy_from(&from);
                 self.install_anon(area, addr, copy, Some(seen))
             }

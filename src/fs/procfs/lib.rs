@@ -7,6 +7,7 @@
 
 mod settings;
 mod system;
+mod zones;
 
 use abi::{Errno, Result, raw::general as g};
 use core::any::Any;

@@ -22,12 +22,12 @@ pub(crate) fn register() -> Result {
     add_fn("devices", 0o444, devices)?;
     add_fn("interrupts", 0o444, interrupts)?;
     add_fn("vmstat", 0o444, vmstat)?;
-    add_fn("buddyinfo", 0o444, buddyinfo)?;
     add_fn("slabinfo", 0o400, slabinfo)?;
     add_fn("lockdep_stats", 0o444, lockdep)?;
     add_fn("swaps", 0o444, swaps)?;
     add_fn("partitions", 0o444, |_| Ok(()))?;
     add_fn("diskstats", 0o444, |_| Ok(()))?;
+    crate::zones::register()?;
     crate::settings::register()
 }
 
@@ -203,21 +203,6 @@ fn vmstat(out: &mut SeqBuf) -> Result {
     writeln!(out, "nr_free_pages {}", frames::stats().free).map_err(no_memory)?;
     for c in Counter::ALL {
         writeln!(out, "{} {}", c.name(), frames::counter(*c)).map_err(no_memory)?;
-    }
-    Ok(())
-}
-
-fn buddyinfo(out: &mut SeqBuf) -> Result {
-    for z in frames::zone::zones() {
-        let z = z.info();
-        if z.managed == 0 {
-            continue;
-        }
-        write!(out, "Node 0, zone {:>8}", z.name).map_err(no_memory)?;
-        for n in z.free_blocks {
-            write!(out, " {n:>6}").map_err(no_memory)?;
-        }
-        out.push(b" \n")?;
     }
     Ok(())
 }

@@ -107,7 +107,7 @@ impl PageCache {
             }
             // A page that did not exist: filled in private, known to others only when complete.
             let whole = len == PAGE_SIZE;
-            let frame = alloc_frame(if whole { AllocFlags::empty() } else { AllocFlags::ZERO })?;
+            let frame = alloc_frame(if whole { AllocFlags::MOVABLE } else { AllocFlags::MOVABLE | AllocFlags::ZERO })?;
             let n = frame.with_bytes_mut(|b| {
                 let n = src.read(b.get_mut(offset..offset + len).unwrap_or_default())?;
                 if whole {

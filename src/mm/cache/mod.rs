@@ -189,7 +189,7 @@ impl PageCache {
     /// Makes the page; `None` when someone else was faster.
     fn make(&self, index: u64, how: Get) -> Result<Option<FrameRef>> {
         let zeros = self.is_memory() || how == Get::Create;
-        let frame = alloc_frame(if zeros { AllocFlags::ZERO } else { AllocFlags::empty() })?;
+        let frame = alloc_frame(if zeros { AllocFlags::MOVABLE | AllocFlags::ZERO } else { AllocFlags::MOVABLE })?;
         if zeros {
             frame.set(FrameFlags::UPTODATE);
             return if self.insert(index, frame.clone())? { Ok(Some(frame)) } else { Ok(None) };

@@ -59,12 +59,14 @@ mod unix;
 mod timers;
 mod vdso;
 mod unshare;
+mod zones;
 
 use check::{Case, Stop};
 
 const GROUPS: &[&[Case]] = &[
     open::CASES,
     overcommit::CASES,
+    zones::CASES,
     io::CASES,
     dirs::CASES,
     links::CASES,

@@ -156,15 +156,15 @@ fn ratio_and_kbytes_replace_each_other() -> Outcome {
 fn account_follows_mappings() -> Outcome {
     let near = |a: usize, b: usize| a.abs_diff(b) < 4 * MIB;
     let before = meminfo("Committed_AS")?;
-    let at = ok!(map(64 * MIB, RW));
-    check!(near(meminfo("Committed_AS")?, before + 64 * MIB));
-    ok!(map(64 * MIB, PROT_READ));
-    ok!(map_with(64 * MIB, RW, PRIVATE | MAP_NORESERVE, -1));
-    check!(near(meminfo("Committed_AS")?, before + 64 * MIB));
-    let shared = ok!(map_with(64 * MIB, RW, MAP_SHARED | MAP_ANONYMOUS, -1));
-    check!(near(meminfo("Committed_AS")?, before + 128 * MIB));
-    ok!(unmap(at, 64 * MIB));
-    ok!(unmap(shared, 64 * MIB));
+    let at = ok!(map(16 * MIB, RW));
+    check!(near(meminfo("Committed_AS")?, before + 16 * MIB));
+    ok!(map(16 * MIB, PROT_READ));
+    ok!(map_with(16 * MIB, RW, PRIVATE | MAP_NORESERVE, -1));
+    check!(near(meminfo("Committed_AS")?, before + 16 * MIB));
+    let shared = ok!(map_with(16 * MIB, RW, MAP_SHARED | MAP_ANONYMOUS, -1));
+    check!(near(meminfo("Committed_AS")?, before + 32 * MIB));
+    ok!(unmap(at, 16 * MIB));
+    ok!(unmap(shared, 16 * MIB));
     check!(near(meminfo("Committed_AS")?, before));
     Ok(())
 }
