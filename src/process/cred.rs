@@ -175,7 +175,8 @@ pub fn setresgid(task: &Task, real: Gid, effective: Gid, saved: Gid) -> Result {
 /// `setfsuid(2)`: returns the id before, whether it changed or not.
 pub fn setfsuid(task: &Task, id: Uid) -> Result<Uid> {
     let old = task.cred()?;
-    if old.capable(Cap::SETUID) || [old.uid, old.euid, old.suid, old.fsuid].contains(&id) {
+    // setfsuid(-1) asks, and changes nothing.
+    if id != KEEP && (old.capable(Cap::SETUID) || [old.uid, old.euid, old.suid, old.fsuid].contains(&id)) {
         change_caps(task, |new, old| {
             new.fsuid = id;
             capability::follow_fs_id(new, old);
@@ -188,7 +189,7 @@ pub fn setfsuid(task: &Task, id: Uid) -> Result<Uid> {
 /// `setfsgid(2)`.
 pub fn setfsgid(task: &Task, id: Gid) -> Result<Gid> {
     let old = task.cred()?;
-    if old.capable(Cap::SETGID) || [old.gid, old.egid, old.sgid, old.fsgid].contains(&id) {
+    if id != KEEP && (old.capable(Cap::SETGID) || [old.gid, old.egid, old.sgid, old.fsgid].contains(&id)) {
         change(task, |new, _| {
             new.fsgid = id;
             Ok(())
@@ -201,6 +202,9 @@ pub fn setfsgid(task: &Task, id: Gid) -> Result<Gid> {
 pub fn setgroups(task: &Task, mut groups: KVec<Gid>) -> Result {
     if !task.with_cred(|c| c.capable(Cap::SETGID))? {
         return Err(Errno::EPERM);
+    }
+    if groups.contains(&KEEP) {
+        return Err(Errno::EINVAL);
     }
     groups.sort_unstable();
     change(task, |new, _| {

@@ -46,6 +46,8 @@ pub fn exit_thread(task: &Task, status: u32) -> ! {
     drop(task.set_fs(None));
     let process = task.process.clone();
     let last = leave(task, &process, status);
+    // Again: a child may have asked to be traced meanwhile. From now on none can.
+    ptrace::link::release_all(task);
     ptrace::waiting::thread_ended(task, status);
     if last {
         end_process(task, &process, status);
@@ -258,6 +260,10 @@ fn hand_children_on(task: &Task, process: &Process) {
     }
     let _family = FAMILY.lock();
     let Some(heir) = process.any_task().map(|t| t.id()) else { return };
+    if heir == task.id() {
+        // A thread in exec has taken over the id, and the children with it.
+        return;
+    }
     for child in process.children.lock().values() {
         if child.parent_thread.load(Ordering::Relaxed) == task.id() {
             child.parent_thread.store(heir, Ordering::Relaxed);

@@ -8,8 +8,7 @@
 use crate::{
     pid::{Membership, Pid, PidNamespace},
     pidfd::NewPidFd,
-    ptrace,
-    signal::broadcasts,
+    ns, ptrace,
     task::{AltStack, FAMILY, Memory, Process, ProcessSpec, Task, TaskSpec},
     user::{self, Counted},
 };
@@ -53,11 +52,6 @@ pub struct CloneArgs {
 pub const CLEAR_SIGHAND: u64 = 1 << 32;
 pub const INTO_CGROUP: u64 = 1 << 33;
 
-/// The flags that ask for a new namespace other than of users.
-const NEW_NAMESPACES: u64 =
-    (g::CLONE_NEWNS | g::CLONE_NEWUTS | g::CLONE_NEWIPC | g::CLONE_NEWPID | g::CLONE_NEWNET | g::CLONE_NEWCGROUP | g::CLONE_NEWTIME)
-        as u64;
-
 impl CloneArgs {
     fn has(&self, flag: u32) -> bool {
         self.flags & u64::from(flag) != 0
@@ -90,15 +84,6 @@ impl CloneArgs {
             || self.has(g::CLONE_PIDFD) && (self.has(g::CLONE_DETACHED) || self.has(g::CLONE_THREAD));
         if bad { Err(Errno::EINVAL) } else { Ok(()) }
     }
-
-    /// Namespaces that do not exist here: as Linux answers that was built without them.
-    fn check_namespaces(&self, task: &Task) -> Result {
-        if self.flags & NEW_NAMESPACES == 0 {
-            return Ok(());
-        }
-        let allowed = task.with_cred(|c| c.capable(Cap::SYS_ADMIN))?;
-        Err(if allowed { Errno::EINVAL } else { Errno::EPERM })
-    }
 }
 
 /// Makes a child or a thread of the current task; returns its id as the parent sees it.
@@ -109,8 +94,8 @@ pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
     let thread_of_group = args.has(g::CLONE_THREAD);
     let me = sched::current();
     let group = task.process.pgrp().ok_or(Errno::ESRCH)?;
-    // Before the look at what is pending: what comes later changes these numbers.
-    let heard = signals_to_many(&group);
+    // Before the look at what is pending: what comes later changes the number.
+    let heard = task.process.heard.load(Ordering::Relaxed);
     if me.head().test_flag(SIGNAL_PENDING) {
         return Err(restart());
     }
@@ -134,7 +119,7 @@ pub fn clone(task: &Task, regs: &mut UserRegs, args: CloneArgs) -> Result<u32> {
     }
     let memory = task.memory().ok_or(Errno::EINVAL)?;
     let memory = if args.has(g::CLONE_VM) { memory } else { KArc::try_new(Memory::fork_of(&memory)?)? };
-    args.check_namespaces(task)?;
+    ns::check_new(task, args.flags)?;
     let stack = frames::vmalloc::alloc_stack()?;
     let pid = new_pid(task, &ns.pid, args.set_tid)?;
     let nr = pid.number();
@@ -250,18 +235,14 @@ fn restart() -> Errno {
     Errno::ERESTARTNOINTR
 }
 
-/// How many signals were sent to the whole group and to everyone.
-fn signals_to_many(group: &Pid) -> (u64, u64) {
-    (group.group_signals.load(Ordering::Relaxed), broadcasts())
-}
-
 /// A child that is complete but that nobody sees yet.
 struct Birth<'a> {
     task: &'a Task,
     child: &'a KArc<Task>,
     pid: &'a KArc<Pid>,
     group: &'a KArc<Pid>,
-    heard: (u64, u64),
+    /// [`Process::heard`] when the making began.
+    heard: u64,
 }
 
 impl Birth<'_> {
@@ -307,7 +288,7 @@ impl Birth<'_> {
         };
         // Somebody may have moved this process to another group meanwhile.
         let in_group = task.process.pgrp().is_some_and(|g| KArc::ptr_eq(&g, self.group));
-        if is_ending || !in_group || signals_to_many(self.group) != self.heard {
+        if is_ending || !in_group || task.process.heard.load(Ordering::Relaxed) != self.heard {
             return Err(restart());
         }
         let parent = if sibling { task.process.parent().ok_or(Errno::EINVAL)? } else { task.process.clone() };

@@ -2,10 +2,25 @@
 //! goes through here.
 
 use crate::pid::PidNamespace;
-use abi::{Errno, Result};
+use abi::{Errno, Result, raw::general as g};
 use kalloc::KArc;
 use sync::{LockClass, SpinLock};
 use vfs::MountNamespace;
+
+/// The clone flags that ask for a new namespace other than of users.
+pub(crate) const NEW: u64 =
+    (g::CLONE_NEWNS | g::CLONE_NEWUTS | g::CLONE_NEWIPC | g::CLONE_NEWPID | g::CLONE_NEWNET | g::CLONE_NEWCGROUP | g::CLONE_NEWTIME)
+        as u64;
+
+/// Whether a task may have the new namespaces that `flags` ask for. None can be made yet: EINVAL, as
+/// from a Linux that was built without them, after the check of the right (EPERM).
+pub(crate) fn check_new(task: &crate::task::Task, flags: u64) -> Result {
+    if flags & NEW == 0 {
+        return Ok(());
+    }
+    let allowed = task.with_cred(|c| c.capable(vfs::Cap::SYS_ADMIN))?;
+    Err(if allowed { Errno::EINVAL } else { Errno::EPERM })
+}
 
 static UTS: LockClass = LockClass::new("process.uts", 1045);
 

@@ -13,7 +13,7 @@ use kalloc::{KArc, KWeak};
 use sched::WaitQueue;
 use sync::{
     LockClass, SpinLock,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 use vfs::sysctl::Number;
 
@@ -46,9 +46,6 @@ pub struct Pid {
     /// Signalled when the process of this id has ended (`pidfd_open(2)`).
     pub(crate) ended: WaitQueue,
     members: SpinLock<OrdMap<u32, KWeak<Process>>>,
-    /// Signals that were sent to the group as a whole. Changed with the family lock held, as
-    /// members come and go under it: who reads the same number twice has missed no signal.
-    pub(crate) group_signals: AtomicU64,
     /// Sessions with this id: one at most, but the object of an old one may go later.
     sessions: AtomicU32,
     /// The number was given back. Changed with the namespace's lock held.
@@ -88,7 +85,6 @@ impl PidNamespace {
             task: SpinLock::new(None, &PID_TASK),
             ended: WaitQueue::new(),
             members: SpinLock::new(OrdMap::new(), &MEMBERS),
-            group_signals: AtomicU64::new(0),
             sessions: AtomicU32::new(0),
             is_free: AtomicBool::new(false),
         })?;

@@ -146,7 +146,9 @@ pub fn get_fd(task: &Task, pidfd: i32, fd: u32, flags: u32) -> Result<Fd> {
     }
     let (pid, _) = target(task, pidfd)?;
     let other = pid.task().ok_or(Errno::ESRCH)?;
+    // First the file, then the check: what a program of other rights opens later is not meant.
+    let file = other.file(Fd(fd));
     access::check(task, &other, Access::Attach, Ids::Real)?;
-    let file = other.file(Fd(fd)).map_err(|_| Errno::EBADF)?;
+    let file = file.map_err(|_| Errno::EBADF)?;
     task.files()?.install(file, true, 0, task.process.limit(g::RLIMIT_NOFILE))
 }

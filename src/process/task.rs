@@ -45,6 +45,8 @@ static TRACEES: LockClass = LockClass::new("process.tracees", 1011);
 pub(crate) static LINKS: LockClass = LockClass::new("process.links", 1002);
 pub(crate) static SIGNALS: LockClass = LockClass::new("process.signals", 1010);
 static TASK_SIGNALS: LockClass = LockClass::new("process.task_signals", 1012);
+/// The first of all that exec, attaching and filters for all threads take.
+static EXEC_GUARD: LockClass = LockClass::new("process.exec_guard", 100);
 static LIMITS: LockClass = LockClass::new("process.limits", 1030);
 static TASK_CELL: LockClass = LockClass::new("process.task_cell", 1032);
 
@@ -255,6 +257,12 @@ pub struct Process {
     /// another program's parent is told of the end by SIGCHLD only.
     pub(crate) exec_id: AtomicU32,
     pub(crate) parent_exec_id: AtomicU32,
+    /// Held while exec works out what the new program may do until it may, and by whoever begins to
+    /// trace or to bind the process: what they saw of its rights is what they get.
+    pub(crate) exec_guard: sched::Mutex<()>,
+    /// Signals that came to it as one of many. Changed with [`FAMILY`] held, so that a fork notices
+    /// one that its child missed.
+    pub(crate) heard: AtomicU64,
     /// What runs, and its protection against being written to.
     pub(crate) exe: SpinLock<Option<KArc<vfs::Executable>>>,
     pub(crate) real_timer: Once<crate::itimer::RealTimer>,
@@ -426,6 +434,8 @@ impl Process {
             parent_thread: AtomicU32::new(0),
             exec_id: AtomicU32::new(0),
             parent_exec_id: AtomicU32::new(0),
+            exec_guard: sched::Mutex::new((), &EXEC_GUARD),
+            heard: AtomicU64::new(0),
             exe: SpinLock::new(None, &TASK_CELL),
             real_timer: Once::new(),
             cpu_timers: crate::cpu_timers::CpuTimers::new(spec.limits.soft(abi::raw::general::RLIMIT_CPU)),

@@ -2,14 +2,13 @@
 //! (`kcmp(2)`).
 
 use crate::{
+    ns,
     ptrace::access::{self, Access, Ids},
     task::Task,
 };
 use abi::{Errno, Result, raw::general as g};
 use kalloc::KArc;
-use vfs::{Cap, Fd};
-
-const NAMESPACES: u32 = g::CLONE_NEWNS | g::CLONE_NEWUTS | g::CLONE_NEWIPC | g::CLONE_NEWNET | g::CLONE_NEWPID | g::CLONE_NEWCGROUP | g::CLONE_NEWTIME;
+use vfs::Fd;
 
 /// `unshare(2)`. A namespace that does not exist here is EINVAL, as from a Linux built without it,
 /// after the check of the right to make one.
@@ -26,7 +25,7 @@ pub fn unshare(task: &Task, mut flags: u32) -> Result {
     if flags & g::CLONE_NEWNS != 0 {
         flags |= g::CLONE_FS;
     }
-    const KNOWN: u32 = NAMESPACES
+    const KNOWN: u32 = ns::NEW as u32
         | g::CLONE_NEWUSER
         | g::CLONE_THREAD
         | g::CLONE_FS
@@ -48,10 +47,7 @@ pub fn unshare(task: &Task, mut flags: u32) -> Result {
     if flags & g::CLONE_NEWUSER != 0 {
         return Err(Errno::EINVAL);
     }
-    if flags & NAMESPACES != 0 {
-        let allowed = task.with_cred(|c| c.capable(Cap::SYS_ADMIN))?;
-        return Err(if allowed { Errno::EINVAL } else { Errno::EPERM });
-    }
+    ns::check_new(task, flags.into())?;
     // From here on nothing fails.
     if fs.is_some() {
         drop(task.set_fs(fs));

@@ -31,6 +31,7 @@ pub struct Report {
     /// `si_code` and `si_status` of the same.
     pub code: i32,
     pub value: i32,
+    /// Filled in last.
     pub usage: Usage,
 }
 
@@ -72,8 +73,8 @@ pub fn wait(task: &Task, which: Which, options: u32) -> Result<Option<Report>> {
 /// `thread`: only children and tracees of this thread count (__WNOTHREAD).
 fn scan(process: &KArc<Process>, thread: Option<u32>, which: &Which, options: u32) -> Result<Option<Report>> {
     // Dropped outside the lock: the last reference to a reaped child frees much.
-    let mut ended = None;
-    let (result, _freed) = {
+    let mut traced = None;
+    let (mut result, freed) = {
         let _family = FAMILY.lock();
         let (found, matching) = look_at_children(process, thread, which, options);
         match found {
@@ -82,7 +83,7 @@ fn scan(process: &KArc<Process>, thread: Option<u32>, which: &Which, options: u3
                 (Ok(Some(report)), Some((child, leader)))
             }
             None => {
-                let result = match waiting::scan(process, thread, options, |t| asks_for(t, which), &mut ended) {
+                let result = match waiting::scan(process, thread, options, |t| asks_for(t, which), &mut traced) {
                     Found::News(report) => Ok(Some(report)),
                     Found::Quiet => Ok(None),
                     Found::None if matching => Ok(None),
@@ -92,7 +93,14 @@ fn scan(process: &KArc<Process>, thread: Option<u32>, which: &Which, options: u3
             }
         }
     };
-    drop(ended);
+    // Not with the locks held: a look at an address space may end it.
+    if let Ok(Some(report)) = &mut result {
+        if let Some((child, _)) = &freed {
+            report.usage = usage(child);
+        } else if let Some(task) = &traced {
+            report.usage = if task.is_leader() { usage(&task.process) } else { thread_usage(task) };
+        }
+    }
     result
 }
 
@@ -154,7 +162,7 @@ fn news(parent: &Process, child: &KArc<Process>, options: u32) -> Option<Report>
         status,
         code,
         value,
-        usage: usage(child),
+        usage: Usage::default(),
     };
     if let Life::Zombie(status) = life {
         // Whoever traces it comes first.
@@ -221,9 +229,9 @@ pub fn own_usage(process: &Process) -> Usage {
             u.nivcsw += thread.nivcsw();
         }
     }
-    let mm = signals.members.first().and_then(|m| m.mm());
+    let first = signals.members.first().cloned();
     drop(signals);
-    if let Some(mm) = mm {
+    if let Some(mm) = first.and_then(|task| task.mm()) {
         u.max_rss_kib = u.max_rss_kib.max(crate::exec::peak_rss_kib(&mm));
     }
     u

@@ -73,11 +73,10 @@ pub(crate) struct Core {
 pub(crate) fn stand_still(task: &Task, regs: &UserRegs) {
     let core = task.process.signals.lock_irq().core.clone();
     let Some(core) = core else { return };
-    // Room first: the list is filled with a spin lock held.
     let snapshot = Snapshot::take(task, regs);
-    let stored = core.others.lock().try_push(snapshot).is_ok();
+    let stored = core.others.lock().push_within_capacity(snapshot).is_ok();
     if !stored {
-        // Without memory the thread is missing from the core, but nobody waits for it.
+        // More threads than there were when the room was made: the core has no place for it.
         return;
     }
     task.process.members_gone.wake_all();
@@ -90,20 +89,28 @@ pub(crate) fn end_process(task: &Task, regs: &UserRegs, info: &SigInfo) -> u32 {
     let process = &task.process;
     let status = info.signal.number();
     let core = match wanted(task) {
-        true => KArc::try_new(Core { others: SpinLock::new(KVec::new(), &CLASS), done: Completion::new() }).ok(),
+        // Room first: the list is filled with a spin lock held.
+        true => KVec::try_with_capacity(process.thread_count())
+            .and_then(|room| KArc::try_new(Core { others: SpinLock::new(room, &CLASS), done: Completion::new() }))
+            .ok(),
         false => None,
     };
     {
         let mut s = process.signals.lock_irq();
         if let Some(earlier) = s.group_exit {
+            drop(s);
+            // Another thread crashed a moment before: this one is part of its core.
+            stand_still(task, regs);
             return earlier;
         }
         s.begin_group_exit(status);
         s.core = core.clone();
+        if core.is_some() {
+            // From here on only SIGKILL is news to this thread.
+            arch::thread::current().clear_flag(SIGNAL_PENDING | FATAL_PENDING);
+        }
     }
     let Some(core) = core else { return status };
-    // From here on only SIGKILL is news to this thread.
-    arch::thread::current().clear_flag(SIGNAL_PENDING | FATAL_PENDING);
     let still = process.members_gone.wait_until(Sleep::Killable, None, || {
         let s = process.signals.lock_irq();
         (s.members.len() == core.others.lock().len() + 1).then_some(())

@@ -75,7 +75,7 @@ fn u64_at(b: &[u8], at: usize) -> Option<u64> {
 }
 
 /// Whether the file claims to be ELF at all.
-pub fn is_elf(head: &[u8]) -> bool {
+fn is_elf(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF")
 }
 

@@ -95,7 +95,7 @@ fn build(task: &Task, binary: &Binary, new: &super::NewCredentials) -> Result<Im
     fill_layout(&mut layout, &plan, bias);
     // A program that was placed like a library would have its heap run into the next mapping.
     let loader = plan.header.pie && interpreter.is_none();
-    let after = if loader && places.random_heap { PIE_BASE & !PAGE_MASK } else { plan.high + bias };
+    let after = if loader && places.random_heap { PIE_BASE & !PAGE_MASK } else { plan.high.wrapping_add(bias) };
     let start_brk = places.heap_behind(after).ok_or(Errno::ENOMEM)?;
     layout.start_brk = UserAddr(start_brk);
 

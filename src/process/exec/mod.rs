@@ -63,10 +63,12 @@ pub fn exec(task: &Task, regs: &mut UserRegs, program: Program, arguments: Argum
         task.too_many_threads.store(true, Ordering::Relaxed);
         return Err(Errno::EAGAIN);
     }
+    let guard = task.process.exec_guard.lock_interruptible().map_err(|_| Errno::ERESTARTNOINTR)?;
     let mut binary = Binary::new(program, arguments)?;
     let (image, cred) = formats::load(task, &mut binary)?;
     let former_id = task.id();
     commit(task, regs, binary, image, cred)?;
+    drop(guard);
     crate::ptrace::stop::exec_event(task, regs, former_id);
     Ok(())
 }
@@ -100,7 +102,11 @@ struct NewCredentials {
 fn credentials_for(task: &Task, binary: &Binary) -> Result<NewCredentials> {
     let old = task.cred()?;
     let file = binary.rights_file();
-    let (mode, uid, gid) = (file.inode.mode(), file.inode.uid(), file.inode.gid());
+    let (mode, uid, gid) = {
+        // Not the mode of before and the owner of after a change of owner.
+        let _lock = file.inode.lock.read();
+        (file.inode.mode(), file.inode.uid(), file.inode.gid())
+    };
     let no_new_privs = task.has_no_new_privs();
     let allowed = !no_new_privs && file.path.mount.flags() & MS_NOSUID == 0 && crate::ptrace::lets_gain(task);
     let mut new = kalloc::TryClone::try_clone(&*old)?;
@@ -132,6 +138,12 @@ fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: N
     futex::exit_locks(task);
     let old = task.mm();
     let thread = sched::current();
+    // Before its memory, so that who gets at that is judged by the new rights.
+    task.process.set_dumpable(if image.readable { new.dumpable } else { suid_dumpable() });
+    if let Ok(old) = task.cred() {
+        cred::note_change(task, &new.cred, &old);
+    }
+    task.set_cred(new.cred);
     let memory = image.memory;
     let space = memory.space.clone();
     let exe = binary.file;
@@ -183,17 +195,22 @@ fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: N
         }
         Err(_) => return die(task),
     }
-    task.process.set_dumpable(if image.readable { new.dumpable } else { suid_dumpable() });
+    if new.secure
+        && let Ok(fs) = task.fs()
+        && KArc::strong_count(&fs) > 2
+    {
+        // Its directory and umask are not for a process with fewer rights to change.
+        match fs.copy() {
+            Ok(own) => drop(task.set_fs(Some(own))),
+            Err(_) => return die(task),
+        }
+    }
     task.set_personality(new.personality);
     if new.secure {
         task.set_parent_death_signal(0);
     }
     task.process.exec_id.fetch_add(1, Ordering::Relaxed);
     task.process.exit_signal.store(abi::raw::general::SIGCHLD, Ordering::Relaxed);
-    if let Ok(old) = task.cred() {
-        cred::note_change(task, &new.cred, &old);
-    }
-    task.set_cred(new.cred);
     let old_exe = task.process.exe.lock().replace(exe);
     drop(old_exe);
     let base = binary.filename.rsplit(|b| *b == b'/').next().unwrap_or(&binary.filename);

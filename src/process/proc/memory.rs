@@ -40,11 +40,12 @@ pub(super) struct MemoryFile {
 impl OpenWith for MemoryFile {
     fn open(&self, _: &KArc<Inode>, _flags: u32, cred: &Credentials) -> Result<KBox<dyn FileOps>> {
         let task = alive(&self.task).ok_or(Errno::ESRCH)?;
+        // First the memory, then the check: an exec between the two changes both.
+        let memory = task.memory().map(|m| KArc::downgrade(&m));
         match self.kind {
             Kind::Bytes => allowed(&task, Access::Attach).map_err(|_| Errno::EACCES)?,
             _ => may_inspect(&task)?,
         }
-        let memory = task.memory().map(|m| KArc::downgrade(&m));
         Ok(match self.kind {
             Kind::Text(show) => pseudo::text_file(karc_dyn!(Text { memory, show, of: None } => dyn Show)?)?,
             Kind::Areas(show) => {

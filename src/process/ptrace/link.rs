@@ -4,7 +4,7 @@
 use super::{Link, OPTIONS, Tracee, access, is_traced};
 use crate::{
     exit,
-    signal::{SigInfo, SigSet, Signal},
+    signal::{SigInfo, Signal},
     task::{FAMILY, Life, Process, Task},
 };
 use abi::{Errno, Result, raw::ptrace as p};
@@ -13,6 +13,7 @@ use collections::OrdNode;
 use kalloc::{KArc, KBox, KVec};
 use sched::{Outcome, Sleep};
 use sync::atomic::Ordering;
+use vfs::{Cap, Credentials};
 
 /// Memory for a link, taken before the locks.
 struct Room {
@@ -47,10 +48,11 @@ impl Room {
     }
 }
 
-fn new_link(tracer: &KArc<Task>, seized: bool, options: u32) -> Link {
+fn new_link(tracer: &KArc<Task>, capable: bool, seized: bool, options: u32) -> Link {
     Link {
         tracer: KArc::downgrade(tracer),
         process: KArc::downgrade(&tracer.process),
+        capable,
         seized,
         options,
         message: 0,
@@ -71,16 +73,19 @@ pub(super) fn attach(me: &Task, task: &KArc<Task>, seize: Option<u32>) -> Result
     if KArc::ptr_eq(&task.process, &me.process) || task.thread().is_some_and(|t| t.is_kernel() && task.process.thread_count() == 0) {
         return Err(Errno::EPERM);
     }
-    access::check(me, task, access::Access::Attach, access::Ids::Real)?;
     let tracer = me.arc().ok_or(Errno::ESRCH)?;
     let room = Room::new(task)?;
+    // Not while an exec gives it other rights than those that are looked at here.
+    let guard = task.process.exec_guard.lock_interruptible().map_err(|_| Errno::ERESTARTNOINTR)?;
+    access::check(me, task, access::Access::Attach, access::Ids::Real)?;
+    let capable = me.with_cred(|c| c.capable(Cap::SYS_PTRACE))?;
     let (was_stopped, _spare) = {
         let _family = FAMILY.lock();
         let s = task.process.signals.lock_irq();
         if task.has_exited() || is_traced(task) {
             return Err(Errno::EPERM);
         }
-        let spare = room.link(task, &me.process, new_link(&tracer, seize.is_some(), seize.unwrap_or(0)));
+        let spare = room.link(task, &me.process, new_link(&tracer, capable, seize.is_some(), seize.unwrap_or(0)));
         let stopped = s.stop.is_some();
         if stopped {
             // It leaves the stop of its process for one of ours.
@@ -92,6 +97,7 @@ pub(super) fn attach(me: &Task, task: &KArc<Task>, seize: Option<u32>) -> Result
         }
         (stopped, spare)
     };
+    drop(guard);
     if seize.is_none() {
         crate::signal::send_to_task(task, SigInfo::kernel(Signal::STOP));
     }
@@ -105,20 +111,30 @@ pub(super) fn attach(me: &Task, task: &KArc<Task>, seize: Option<u32>) -> Result
     Ok(())
 }
 
-/// PTRACE_TRACEME.
+/// PTRACE_TRACEME. EPERM when it is traced already, or its parent may not trace what can do more
+/// than itself.
 pub(super) fn trace_me(me: &Task) -> Result {
     let task = me.arc().ok_or(Errno::ESRCH)?;
     let room = Room::new(&task)?;
+    let (capable, mine) = me.with_cred(|c| (c.capable(Cap::SYS_PTRACE), c.caps.permitted))?;
     let _spare = {
         let _family = FAMILY.lock();
         let Some(parent) = me.process.parent() else { return Err(Errno::EPERM) };
         let Some(tracer) = exit::parent_thread(&me.process, &parent) else { return Ok(()) };
-        let allowed = scope_lets(&tracer);
-        let _s = me.process.signals.lock_irq();
+        let covers = |c: &Credentials| mine & !c.caps.permitted == 0 || c.capable(Cap::SYS_PTRACE);
+        let allowed = scope_lets(&tracer) && tracer.with_cred(covers).unwrap_or(false);
+        let s = me.process.signals.lock_irq();
         if is_traced(me) || !allowed {
             return Err(Errno::EPERM);
         }
-        room.link(me, &parent, new_link(&tracer, false, 0))
+        // The child's own right decides: it is the one that asks to be traced.
+        let spare = room.link(me, &parent, new_link(&tracer, capable, false, 0));
+        drop(s);
+        if tracer.has_exited() {
+            // It has let go of its tracees already, or is about to: then there is none left here.
+            unlink(me, Some(0));
+        }
+        spare
     };
     Ok(())
 }
@@ -126,7 +142,7 @@ pub(super) fn trace_me(me: &Task) -> Result {
 /// Yama's word on a parent as the tracer.
 fn scope_lets(tracer: &Task) -> bool {
     match access::SCOPE.get() {
-        access::SCOPE_CAPABILITY => tracer.with_cred(|c| c.capable(vfs::Cap::SYS_PTRACE)).unwrap_or(false),
+        access::SCOPE_CAPABILITY => tracer.with_cred(|c| c.capable(Cap::SYS_PTRACE)).unwrap_or(false),
         access::SCOPE_NOBODY => false,
         _ => true,
     }
@@ -212,17 +228,21 @@ pub(super) fn forget(task: &Task) {
 }
 
 /// PTRACE_DETACH.
-pub(super) fn detach(task: &Task, signal: u32) {
+pub(super) fn detach(task: &KArc<Task>, signal: u32) {
     let _family = FAMILY.lock();
     unlink(task, Some(signal));
+    // It may have been killed a moment ago.
+    ended_unseen(task);
 }
 
 /// A tracer ends: its tracees are free, or die with it (PTRACE_O_EXITKILL).
 pub(crate) fn release_all(me: &Task) {
-    if me.process.tracees.lock().is_empty() {
+    let count = me.process.tracees.lock().len();
+    if count == 0 {
         return;
     }
     let mut gone: KVec<KArc<Task>> = KVec::new();
+    let _ = gone.try_reserve(count);
     let mut next = 0;
     let _family = FAMILY.lock();
     loop {
@@ -241,7 +261,7 @@ pub(crate) fn release_all(me: &Task) {
         ended_unseen(&task);
         // Kept until the lock is open: it may be the last reference. Without memory it goes here,
         // which takes longer and no more.
-        let _ = gone.try_push(task);
+        let _ = gone.push_within_capacity(task);
     }
     drop(_family);
     drop(gone);
@@ -299,6 +319,3 @@ pub(crate) fn group_stop_changed(task: &Task) -> bool {
     }
     true
 }
-
-/// Signals that a tracer lets nobody block.
-pub(super) const UNBLOCKABLE: SigSet = SigSet::UNBLOCKABLE;

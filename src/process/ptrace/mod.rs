@@ -84,6 +84,8 @@ pub(crate) struct Link {
     /// Its process, whose threads may wait.
     pub process: KWeak<Process>,
     pub seized: bool,
+    /// The tracer could trace everything when it began: exec may give the task more rights.
+    pub capable: bool,
     /// PTRACE_O_*.
     pub options: u32,
     /// Of the last event (PTRACE_GETEVENTMSG).
@@ -142,8 +144,7 @@ pub(crate) fn tracer_id(task: &Task) -> u32 {
 /// Whether the task may gain rights by exec: not under a tracer that could not have them itself
 /// (`ptrace(2)`, `execve(2)`).
 pub(crate) fn lets_gain(task: &Task) -> bool {
-    let tracer = with_link(task, |l| l.tracer.upgrade()).flatten();
-    tracer.is_none_or(|t| t.with_cred(|c| c.capable(vfs::Cap::SYS_PTRACE)).unwrap_or(false))
+    with_link(task, |l| l.capable).unwrap_or(true)
 }
 
 /// Whether the tracer wants a stop at this event.

@@ -21,8 +21,10 @@ pub enum Direction {
 pub fn transfer(me: &Task, pid: i32, local: &[UserSlice], remote: &[Piece], direction: Direction) -> Result<usize> {
     let id = u32::try_from(pid).map_err(|_| Errno::ESRCH)?;
     let task = me.ns()?.pid.find(id).ok_or(Errno::ESRCH)?;
+    // First the memory, then the check: an exec between the two changes both.
+    let mm = task.mm();
     access::check(me, &task, Access::Attach, Ids::Real)?;
-    let mm = task.mm().ok_or(Errno::ESRCH)?;
+    let mm = mm.ok_or(Errno::ESRCH)?;
     let mut buffer = KBytes::try_from_elem(0, PAGE_SIZE)?;
     let mut local = Local { pieces: local, offset: 0 };
     let mut done = 0;

@@ -11,6 +11,7 @@ use arch::{
     user::{UserPtr, UserSlice},
 };
 use kalloc::KArc;
+use mm::AddressSpace;
 
 /// PSTATE.SS: the next instruction is the last (Arm ARM D2.11).
 pub(crate) const PSTATE_SS: u64 = 1 << 21;
@@ -90,7 +91,7 @@ fn without_value(task: &KArc<Task>, request: u32, addr: u64, data: u64) -> Resul
         }
         p::PTRACE_SETSIGMASK => {
             mask_size(addr)?;
-            let mask = SigSet(UserPtr::new(UserAddr(data)).read()?).minus(link::UNBLOCKABLE);
+            let mask = SigSet(UserPtr::new(UserAddr(data)).read()?).minus(SigSet::UNBLOCKABLE);
             let _s = task.process.signals.lock_irq();
             task.signals.lock().blocked = mask;
             if let Some(thread) = task.thread() {
@@ -143,8 +144,14 @@ fn mask_size(size: u64) -> Result {
     if size == size_of::<u64>() as u64 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
+/// What a tracer may not read otherwise it does not read this way (`ptrace_access_vm` of Linux).
+fn memory_of(task: &Task) -> Result<KArc<AddressSpace>> {
+    let allowed = task.process.is_dumpable() || super::lets_gain(task);
+    task.mm().filter(|_| allowed).ok_or(Errno::EIO)
+}
+
 fn peek(task: &Task, addr: UserAddr, out: UserPtr<u64>) -> Result {
-    let mm = task.mm().ok_or(Errno::EIO)?;
+    let mm = memory_of(task)?;
     let mut word = [0; 8];
     if mm.peek(addr, &mut word) != Ok(word.len()) {
         return Err(Errno::EIO);
@@ -153,7 +160,7 @@ fn peek(task: &Task, addr: UserAddr, out: UserPtr<u64>) -> Result {
 }
 
 fn poke(task: &Task, addr: UserAddr, data: u64) -> Result {
-    let mm = task.mm().ok_or(Errno::EIO)?;
+    let mm = memory_of(task)?;
     let word = data.to_le_bytes();
     if mm.poke(addr, &word) == Ok(word.len()) { Ok(()) } else { Err(Errno::EIO) }
 }

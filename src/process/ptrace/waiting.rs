@@ -5,7 +5,7 @@ use crate::{
     exit,
     signal::{Cause, SigInfo, Signal},
     task::{FAMILY, Life, Process, Task},
-    wait::{self, Report},
+    wait::{Report, Usage},
 };
 use abi::raw::general as g;
 use kalloc::KArc;
@@ -79,8 +79,9 @@ pub(crate) enum Found {
 }
 
 /// Looks at the tracees of the process that `matches` accepts, and takes the news unless the call
-/// only wants to look. Family lock held. What is dropped after it is pushed to `gone`.
-pub(crate) fn scan(us: &KArc<Process>, thread: Option<u32>, options: u32, matches: impl Fn(&Task) -> bool, gone: &mut Option<KArc<Task>>) -> Found {
+/// only wants to look. Family lock held. Whom the news are about is left in `about`, to be dropped
+/// after it.
+pub(crate) fn scan(us: &KArc<Process>, thread: Option<u32>, options: u32, matches: impl Fn(&Task) -> bool, about: &mut Option<KArc<Task>>) -> Found {
     let mut result = Found::None;
     let mut next = 0;
     loop {
@@ -93,20 +94,20 @@ pub(crate) fn scan(us: &KArc<Process>, thread: Option<u32>, options: u32, matche
         }
         result = Found::Quiet;
         if let Some(report) = stop_news(&task, options) {
+            *about = Some(task);
             return Found::News(report);
         }
         if options & g::WEXITED != 0
             && let Some(report) = end_news(us, &task, options & g::WNOWAIT != 0)
         {
-            *gone = Some(task);
+            *about = Some(task);
             return Found::News(report);
         }
     }
 }
 
 fn report(task: &Task, status: u32, code: u32, value: u32) -> Report {
-    let usage = if task.is_leader() { wait::usage(&task.process) } else { wait::thread_usage(task) };
-    Report { pid: task.id(), uid: task.with_cred(|c| c.uid).unwrap_or(0), status, code: code as i32, value: value as i32, usage }
+    Report { pid: task.id(), uid: task.with_cred(|c| c.uid).unwrap_or(0), status, code: code as i32, value: value as i32, usage: Usage::default() }
 }
 
 /// A stop that was not told yet.

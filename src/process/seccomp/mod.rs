@@ -27,7 +27,7 @@ use arch::{
 };
 use filter::{INSTRUCTION_SIZE, MAX_LENGTH, Program};
 use kalloc::{KArc, KVec, RcuArc};
-use sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use vfs::Cap;
 
 // linux/seccomp.h, which the generated numbers do not have.
@@ -239,7 +239,14 @@ fn sigsys(regs: &UserRegs, number: u32, reason: u32) -> SigInfo {
     SigInfo { signal: Signal::SYS, cause: Cause::Syscall { addr: regs.pc, number, arch: ARCH, reason } }
 }
 
+/// A line in the log, but not more than ten a second: filters and calls are the programs' own.
 fn note(task: &Task, number: u32, answer: u32) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    const PAUSE: u64 = 100_000_000;
+    let (now, next) = (time::monotonic().0, NEXT.load(Ordering::Relaxed));
+    if now < next || NEXT.compare_exchange(next, now + PAUSE, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return;
+    }
     log::info!("seccomp: pid {} system call {number} code {answer:#x}", task.id());
 }
 
@@ -325,6 +332,11 @@ fn set_filter(task: &Task, flags: u64, args: UserAddr) -> Result<u64> {
     let length = program.len();
     // Only this thread, or one that the lock keeps away, changes the chain.
     let mut filter = KArc::try_new(Filter { program, log: flags & FLAG_LOG != 0, previous: None, count: 1, total: 0 })?;
+    // A thread in exec has looked at its filters already, and goes on by what it saw.
+    let _guard = match flags & FLAG_TSYNC {
+        0 => None,
+        _ => Some(task.process.exec_guard.lock_killable()?),
+    };
     let s = task.process.signals.lock_irq();
     may_become(&task.seccomp, MODE_FILTER)?;
     let previous = task.seccomp.filter.get();

@@ -278,7 +278,6 @@ fn count_group(ns: &crate::pid::PidNamespace, pgrp: u32, allowed: impl Fn(&Task)
 fn kill_all(task: &Task, ns: &crate::pid::PidNamespace, signal: Option<Signal>, info: Option<SigInfo>) -> Result {
     let (mut others, mut sent, mut next) = (0, 0, 2);
     let _family = FAMILY.lock();
-    super::send::note_broadcast();
     while let Some((n, t)) = ns.next_from(next) {
         next = n.saturating_add(1);
         if !t.is_leader() || KArc::ptr_eq(&t.process, &task.process) || t.process.is_zombie() {
@@ -288,6 +287,7 @@ fn kill_all(task: &Task, ns: &crate::pid::PidNamespace, signal: Option<Signal>, 
         if may_signal(task, signal, &t)? {
             sent += 1;
             if let Some(info) = info {
+                t.process.heard.fetch_add(1, Ordering::Relaxed);
                 super::send_with_family(&t.process, info);
             }
         }

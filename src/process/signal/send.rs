@@ -5,7 +5,7 @@ use crate::task::{FAMILY, JobEvent, Process, ProcessSignals, Task};
 use abi::{Errno, Result};
 use arch::thread::{FATAL_PENDING, SIGNAL_PENDING};
 use kalloc::KArc;
-use sync::atomic::{AtomicU64, Ordering};
+use sync::atomic::Ordering;
 
 /// Whether `from` may send `signal` to the process of `to` (`kill(2)`, PERMISSIONS).
 pub fn may_signal(from: &Task, signal: Option<Signal>, to: &Task) -> Result<bool> {
@@ -57,7 +57,6 @@ pub fn send_to_group(ns: &crate::pid::PidNamespace, pgrp: u32, info: SigInfo, al
 /// [`send_to_group`] for a caller that holds the family lock. Nobody joins or leaves meanwhile: a
 /// child that is being made either is a member already or is made again after the signal.
 pub(crate) fn send_to_group_with_family(group: &crate::pid::Pid, info: SigInfo, mut allow: impl FnMut(&Task) -> bool) -> (usize, usize) {
-    group.group_signals.fetch_add(1, Ordering::Relaxed);
     let (mut members, mut sent) = (0, 0);
     // Zombies count: their group is still there, though they take no signal.
     for process in group.members() {
@@ -65,6 +64,7 @@ pub(crate) fn send_to_group_with_family(group: &crate::pid::Pid, info: SigInfo, 
         let leader = process.leader.lock().clone();
         if leader.is_some_and(|l| allow(&l)) {
             sent += 1;
+            process.heard.fetch_add(1, Ordering::Relaxed);
             send_with_family(&process, info);
         }
     }
@@ -91,18 +91,6 @@ pub(crate) fn send_timer_signal(process: &KArc<Process>, thread: Option<u32>, in
             }
         }
     }
-}
-
-static BROADCASTS: AtomicU64 = AtomicU64::new(0);
-
-/// How many signals were sent to all processes. Read and changed with the family lock held, so
-/// that a fork notices one that came meanwhile.
-pub(crate) fn broadcasts() -> u64 {
-    BROADCASTS.load(Ordering::Relaxed)
-}
-
-pub(super) fn note_broadcast() {
-    BROADCASTS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// False when the queue had no memory for a real-time signal.
@@ -173,7 +161,8 @@ impl ProcessSignals {
         if process.signal_arrived.has_waiters() {
             process.signal_arrived.wake_all_key(vfs::PollEvents::IN.bits());
         }
-        if fatal && !sees && (!blocked || signal == Signal::KILL) {
+        // A stopped process takes it when it goes on; only SIGKILL does not wait for that.
+        if fatal && !sees && (signal == Signal::KILL || !blocked && self.stop.is_none()) {
             // Nothing can stop the end of the process any more: every thread leaves at once.
             self.begin_group_exit(signal.number());
             return true;

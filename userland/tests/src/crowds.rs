@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 cases![crowds:
     threads_by_the_thousand, storm_of_signals, fork_bomb_ends_at_the_limit, exec_races_with_exit_and_kill,
     threads_end_while_siblings_fault, robust_lists_that_point_anywhere, leaders_end_before_their_threads,
+    forks_end_while_others_signal_everybody,
 ];
 
 /// MemFree in KiB.
@@ -346,6 +347,34 @@ fn leaders_end_before_their_threads() -> Outcome {
             .collect();
         for pid in crowd {
             eq!(wait_for(pid), Status::Exited(5));
+        }
+        Ok(())
+    })
+}
+
+fn forks_end_while_others_signal_everybody() -> Outcome {
+    in_child(|| {
+        // As nobody, who may signal no one here: all that is left is the noise.
+        let noise: Vec<i32> = (0..2)
+            .map(|_| {
+                fork_child(|| {
+                    // SAFETY: plain calls.
+                    unsafe {
+                        setresuid(65534, 65534, 65534);
+                        loop {
+                            kill(-1, SIGCONT);
+                            kill(-getppid(), SIGCONT);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..200 {
+            eq!(child(|| 3), Status::Exited(3));
+        }
+        for pid in noise {
+            ok!(kill(pid, SIGKILL));
+            eq!(wait_for(pid), Status::Killed(SIGKILL));
         }
         Ok(())
     })

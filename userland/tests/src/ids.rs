@@ -5,7 +5,7 @@ use libc::*;
 
 cases![ids:
     root_at_the_start, setuid_by_root_sets_all, setuid_by_user_is_eperm, saved_id_comes_back, setresuid_keeps_minus_one,
-    setreuid_rules, groups_set_and_read, groups_need_rights, supplementary_group_grants, fsuid_follows, ids_are_inherited,
+    setreuid_rules, groups_set_and_read, groups_need_rights, supplementary_group_grants, fsuid_follows, impossible_ids_change_nothing, ids_are_inherited,
     dropping_rights_is_final, signals_follow_ids,
 ];
 
@@ -133,6 +133,18 @@ fn fsuid_follows() -> Outcome {
         let owner = stat_of("/tmp/linnet-tests-by-5")?.st_uid;
         ok!(unlink(c"/tmp/linnet-tests-by-5".as_ptr()));
         eq!(owner, 5);
+        Ok(())
+    })
+}
+
+fn impossible_ids_change_nothing() -> Outcome {
+    in_child(|| {
+        // SAFETY: plain calls.
+        let ask = || unsafe { (setfsuid(u32::MAX), setfsgid(u32::MAX)) };
+        eq!((ask(), ask()), ((0, 0), (0, 0)));
+        eq!(unsafe { setfsuid(7) }, 0);
+        eq!((ask(), ask()), ((7, 0), (7, 0)));
+        errno!(setgroups(2, [5, u32::MAX].as_ptr()), EINVAL);
         Ok(())
     })
 }

@@ -145,7 +145,11 @@ fn stop_and_continue_group() -> Outcome {
     ok!(kill(leader, SIGKILL));
     eq!(wait_for(leader), Status::Killed(SIGKILL));
     ok!(kill(member, SIGTERM));
-    eq!(wait_flags(member, WNOHANG), Status::None);
+    for _ in 0..500 {
+        eq!(wait_flags(member, WNOHANG), Status::None);
+        // SAFETY: plain call.
+        unsafe { sched_yield() };
+    }
     ok!(kill(member, SIGCONT));
     eq!(wait_for(member), Status::Killed(SIGTERM));
     Ok(())

@@ -15,6 +15,7 @@ cases![ptrace:
     exitkill_kills_the_tracee, sigkill_always_works, parent_waits_after_the_tracer, thread_end_is_told, wait_needs_no_wall,
     rights_to_attach, errors_of_requests, signal_mask_and_queue, options_and_messages, traced_child_of_untraced_tracer_runs_free,
     process_vm_moves_bytes, process_vm_errors, no_tracing_oneself, hostile_addresses, exit_races, scope_one_allows_descendants_only,
+    more_capable_children_are_not_for_their_parents, hidden_memory_is_not_peeked_at,
 ];
 
 const NT_PRSTATUS: u64 = 1;
@@ -1236,4 +1237,55 @@ fn scope_one_allows_descendants_only() -> Outcome {
     make(scope, b"0")?;
     outcome?;
     second
+}
+
+fn more_capable_children_are_not_for_their_parents() -> Outcome {
+    in_child(|| {
+        let (from, to) = new_pipe(O_CLOEXEC)?;
+        let pid = fork_child(|| {
+            // The parent has given its rights up when the pipe ends.
+            close_fd(to);
+            let _ = read_to_end(from);
+            let refused = trace(PTRACE_TRACEME, 0, 0, 0) == -1;
+            (std::io::Error::last_os_error().raw_os_error() != Some(EPERM) || !refused) as i32
+        });
+        ok!(setresuid(1000, 1000, 1000));
+        close_fd(to);
+        eq!(wait_for(pid), Status::Exited(0));
+        Ok(())
+    })
+}
+
+fn hidden_memory_is_not_peeked_at() -> Outcome {
+    static WORD: u64 = 0x1122_3344_5566_7788;
+    let peek = |pid: i32| {
+        let mut word = 0u64;
+        let got = trace(PTRACE_PEEKDATA as u32, pid, &raw const WORD as u64, &raw mut word as u64);
+        if got == 0 { Ok(word) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)) }
+    };
+    let hidden = || {
+        traced(|| {
+            unsafe { prctl(PR_SET_DUMPABLE, 0) };
+            unsafe { raise(SIGUSR2) };
+            0
+        })
+    };
+    // Who may trace everything sees it.
+    let mine = hidden()?;
+    trace(PTRACE_CONT as u32, mine.0, 0, 0);
+    eq!(wait_raw(mine.0, 0), stopped(SIGUSR2));
+    eq!(peek(mine.0), Ok(WORD));
+    drop(mine);
+    in_child(|| {
+        ok!(setresuid(1000, 1000, 1000));
+        // Its own memory is hidden from the change of ids on.
+        ok!(prctl(PR_SET_DUMPABLE, 1));
+        let theirs = hidden()?;
+        eq!(peek(theirs.0), Ok(WORD));
+        trace(PTRACE_CONT as u32, theirs.0, 0, 0);
+        eq!(wait_raw(theirs.0, 0), stopped(SIGUSR2));
+        eq!(peek(theirs.0), Err(EIO));
+        errno!(trace(PTRACE_POKEDATA as u32, theirs.0, &raw const WORD as u64, 1), EIO);
+        Ok(())
+    })
 }
