@@ -91,6 +91,12 @@ def cpu_errata(group, machine):
     expect_log(group, 'cpu_errata', machine.with_(cpu='cortex-a72', smp=2), pattern)
 
 
+def alternatives(group, machine):
+    """Instructions are replaced by what the CPUs can do: atomics (LSE) and user access (PAN)."""
+    pattern = r'detected: LSE atomic instructions' if machine.linux else r'alternatives: 5 instructions patched'
+    expect_log(group, 'alternatives', machine.with_(cpu='max', smp=2), pattern)
+
+
 def kernel_stack_overflow(group, machine):
     """A CPU whose stack pointer is below its stack says so, with a backtrace, on another stack."""
     def change(stub):
@@ -180,7 +186,7 @@ def init_search(group, machine):
             group.line(True, 'init_search')
 
 
-BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, kernel_stack_overflow, kernel_wild_jump, kernel_early_fault,
+BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, alternatives, kernel_stack_overflow, kernel_wild_jump, kernel_early_fault,
          kernel_serror, init_search]
 
 

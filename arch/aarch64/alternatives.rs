@@ -1,6 +1,6 @@
 //! Instructions that are replaced at boot, once, by what the CPUs can do.
 //!
-//! The table `.alternatives` has one entry a site (usercopy.S shows how). Patching happens while the
+//! The table `.alternatives` has one entry a site (macro `alternative` of alternative.inc). Patching happens while the
 //! boot CPU alone runs kernel code: secondaries wait in `smp` until it is done, and start with an ISB
 //! (Arm ARM B2.2.5: no other concurrent modification of these instructions is allowed).
 

@@ -200,14 +200,16 @@ fn sanitise() {
 }
 
 /// To be called once, when all CPUs that will come have been started: sanitises over them, patches
-/// the alternatives and lets the secondaries go on, which have waited for it.
-pub fn finalise() {
+/// the alternatives and lets the secondaries go on, which have waited for it. How many instructions
+/// were patched.
+pub fn finalise() -> usize {
     sanitise();
-    crate::alternatives::apply();
+    let patched = crate::alternatives::apply();
     FINAL.store(true, Ordering::Release);
     // Wakes the secondaries, which wait for FINAL.
     barrier::dsb(barrier::ISHST);
     sev();
+    patched
 }
 
 pub(crate) fn is_final() -> bool {

@@ -17,6 +17,7 @@
 //! Which rule of the hardware is kept where: docs/hardware-rules.md.
 
 mod alternatives;
+pub mod atomic;
 pub mod backtrace;
 pub mod boot;
 pub mod cache;

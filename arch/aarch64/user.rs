@@ -9,7 +9,9 @@ mod user_typed;
 pub use user_typed::*;
 
 core::arch::global_asm!(
+    include_str!("alternative.inc"),
     include_str!("usercopy.S"),
+    ".purgem alternative",
     PAN = const crate::features::Feature::Pan as u32,
 );
 

@@ -229,15 +229,6 @@ linnet_cmpxchg_user_u32:
     ret
 .size linnet_cmpxchg_user_u32, . - linnet_cmpxchg_user_u32
 
-// The patch sites of PAN: place, instruction, feature (struct Alternative).
-.macro alternative at, insn, feature
-    .pushsection .alternatives, "a"
-    .balign 4
-    .long   \at - .
-    .long   \insn
-    .long   \feature
-    .popsection
-.endm
     alternative .Lpan_off, 0xd500409f, {PAN}
     alternative .Lpan_on, 0xd500419f, {PAN}
     alternative .Lcas_fault, 0xd500419f, {PAN}

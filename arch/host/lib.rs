@@ -12,6 +12,7 @@
 //! 2. Thread heads are leaked: a `&'static ThreadHead` never dangles.
 //! 3. The arena that a test hands in stays allocated and is accessed by the rules of `frames`.
 
+pub mod atomic;
 pub mod backtrace;
 pub mod boot;
 pub mod cache;

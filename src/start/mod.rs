@@ -156,7 +156,8 @@ pub(crate) fn cpus(tree: &Tree<'_>, options: &Options<'_>) {
             Err(e) => log::error!("CPU{next} (MPIDR {:#x}) failed to come up: {e}", cpu.mpidr),
         }
     }
-    arch::features::finalise();
+    let patched = arch::features::finalise();
+    log::info!("alternatives: {patched} instructions patched for what all CPUs have");
     report_errata();
     log::info!("smp: Brought up 1 node, {} CPUs", arch::cpu::count());
 }

@@ -141,9 +141,28 @@ impl QueueLock {
             && self.locked.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
+    /// The same where other CPUs want the byte, too: an exchange cannot fail but by finding it taken.
+    #[cfg(not(loom))]
+    fn try_wanted_byte(&self) -> bool {
+        self.locked.load(Ordering::Relaxed) == 0 && arch::atomic::swap_u8(&self.locked, 1) == 0
+    }
+    #[cfg(loom)]
+    fn try_wanted_byte(&self) -> bool {
+        self.locked.load(Ordering::Relaxed) == 0 && self.locked.swap(1, Ordering::AcqRel) == 0
+    }
+
+    /// Makes the ticket the last of the queue; the one that was.
+    fn join(&self, ticket: u16) -> u16 {
+        // Release: the reset of the ticket's node is visible to whoever finds it (Acquire here).
+        #[cfg(not(loom))]
+        return arch::atomic::swap_u16(&self.tail, ticket);
+        #[cfg(loom)]
+        return self.tail.swap(ticket, Ordering::AcqRel);
+    }
+
     /// Spins on the lock byte: at the front of the queue, or without a queue.
     fn spin_for_byte(&self) {
-        while !self.try_byte() {
+        while !self.try_wanted_byte() {
             while self.locked.load(Ordering::Relaxed) != 0 {
                 spin_loop();
             }
@@ -153,7 +172,7 @@ impl QueueLock {
     #[cold]
     fn lock_slow<const CPUS: usize>(&self, pool: &NodePool<CPUS>, tries: u32, cpu: usize) {
         for _ in 0..tries {
-            if self.try_byte() {
+            if self.try_wanted_byte() {
                 return;
             }
             spin_loop();
@@ -167,8 +186,7 @@ impl QueueLock {
         node.next.store(0, Ordering::Relaxed);
         node.front.store(0, Ordering::Relaxed);
 
-        // Release: the node's reset above is visible to whoever finds the ticket (Acquire here).
-        let previous = self.tail.swap(ticket, Ordering::AcqRel);
+        let previous = self.join(ticket);
         if let Some(ahead) = pool.node(previous) {
             // Pairs with the load of `next` by the waiter ahead.
             ahead.next.store(ticket, Ordering::Release);
