@@ -3,6 +3,7 @@
 use crate::percpu;
 use crate::thread::{Context, FOREIGN_FP, ThreadHead};
 use crate::{UserRegs, debug, fp, irq};
+use aarch64_cpu::asm::barrier;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 core::arch::global_asm!(
@@ -45,6 +46,9 @@ pub unsafe fn switch(prev: &ThreadHead, next: &ThreadHead) {
         debug::switch_in(next);
     }
     next.cpu.store(cpu.id.load(Ordering::Relaxed), Ordering::Relaxed);
+    // What `prev` has begun (maintenance of TLBs and caches, its program's too, device accesses) is
+    // waited for by the CPU that issued it only, and `prev` may execute its own DSB on another.
+    barrier::dsb(barrier::SY);
     // SAFETY: the caller's contract.
     unsafe { linnet_switch(prev, next) };
 }
