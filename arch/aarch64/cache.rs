@@ -3,9 +3,13 @@
 use abi::VirtAddr;
 use core::arch::asm;
 
+/// CTR_EL0 as it holds for all CPUs. Zero early in boot: the smallest lines, nothing skipped.
 fn ctr() -> u64 {
-    crate::regs::read_sysreg!("ctr_el0")
+    crate::features::ctr()
 }
+
+/// CTR_EL0.L1Ip: instruction caches find lines by the physical address alone.
+const PIPT: u64 = 3;
 
 /// Bytes in the smallest data cache line.
 fn dline() -> u64 {
@@ -41,6 +45,9 @@ fn dsb_sy() {
 ///
 /// The clean is DC CIVAC: on Cortex-A53 r0p0 to r0p2 a clean must invalidate too (errata 819472,
 /// 824069, 827319), and to the point of coherency is at least to that of unification.
+///
+/// An instruction cache that is not PIPT (Cortex-A53, Cortex-A55) may have the memory under other
+/// addresses, where an invalidation by this one does not find it: all of it goes (Arm ARM D7.5).
 pub fn sync_icache(start: VirtAddr, len: usize) {
     let ctr = ctr();
     dsb_ish();
@@ -49,7 +56,12 @@ pub fn sync_icache(start: VirtAddr, len: usize) {
         dsb_ish();
     }
     if ctr & 1 << 29 == 0 {
-        each_line!(start, len, 4 << (ctr & 0xf), "ic ivau, {}");
+        if ctr >> 14 & 3 == PIPT {
+            each_line!(start, len, 4 << (ctr & 0xf), "ic ivau, {}");
+        } else {
+            // SAFETY: maintenance of instruction caches has no effect but slower fetches.
+            unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
+        }
         dsb_ish();
     }
     // SAFETY: a barrier: this CPU fetches anew; others do at their next exception return.

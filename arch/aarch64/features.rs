@@ -180,6 +180,15 @@ fn lowest(a: u64, b: u64, reg: Reg) -> u64 {
     out
 }
 
+/// What holds of both CTR_EL0: the smaller line sizes (DminLine, IminLine), the coherence bits (IDC,
+/// DIC) that both have, and physically tagged instruction caches (L1Ip = 0b11) only if both are.
+fn common_ctr(a: u64, b: u64) -> u64 {
+    const BOTH: u64 = 3 << 28 | 3 << 14;
+    const LEAST: u64 = 0xf << 16 | 0xf;
+    let least = |shift: u32| field(a, shift).min(field(b, shift)) << shift;
+    a & !(BOTH | LEAST) | a & b & BOTH | least(16) | least(0)
+}
+
 fn sanitise() {
     for reg in ALL_REGS {
         let mut values =
@@ -187,8 +196,7 @@ fn sanitise() {
         let first = values.next().unwrap_or(0);
         let value = match reg {
             Reg::Midr | Reg::Revidr => first,
-            // Line sizes are only compared; the two coherence bits hold when all have them.
-            Reg::Ctr => values.fold(first, |a, b| a & (b | !(3 << 28))),
+            Reg::Ctr => values.fold(first, common_ctr),
             Reg::Dczid => first,
             _ => values.fold(first, |a, b| lowest(a, b, reg)),
         };
@@ -325,7 +333,7 @@ pub fn cpuinfo(cpu: CpuId) -> CpuInfo {
     CpuInfo::from_midr(CPUS.get(cpu.index()).map_or(0, |regs| regs.get(Reg::Midr)))
 }
 
-/// CTR_EL0 of the boot CPU, with the coherence bits that all CPUs have.
+/// CTR_EL0 of the boot CPU, with what maintenance needs as it holds for all CPUs (`common_ctr`).
 pub fn ctr() -> u64 {
     SYSTEM.get(Reg::Ctr)
 }
