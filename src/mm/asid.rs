@@ -10,11 +10,15 @@
 //! it out by swap with zero. So either the switch happened before the rollover, which then sees
 //! and keeps its number, or the switch finds zero and takes the slow path.
 //!
+//! Whoever changed a page-table entry asks for the number to flush behind a full barrier (`asid`),
+//! and a CPU that gives a space a number executes a DSB before it walks the tables under it. So
+//! either the flush is for the new number, or the walks see the entry as it was changed.
+//!
 //! Context: called by the context switch with interrupts off.
 
 use abi::{CpuId, MAX_CPUS};
 use arch::mmu;
-use sync::{SpinLock, atomic::{AtomicU64, Ordering}};
+use sync::{SpinLock, atomic::{AtomicU64, Ordering, fence}};
 
 use crate::locks;
 
@@ -57,8 +61,11 @@ impl Context {
         Self(AtomicU64::new(0))
     }
 
-    /// The number under which CPUs may hold translations of the space; `None` if it never ran.
+    /// The number under which CPUs may hold translations of the space; `None` if it never ran. To be
+    /// asked behind the change of an entry: a CPU that takes another number later sees the change.
     pub(crate) fn asid(&self) -> Option<u16> {
+        // Pairs with the DSB in `activate`.
+        fence(Ordering::SeqCst);
         let context = self.0.load(Ordering::Acquire);
         (context != 0).then_some(context as u16)
     }
@@ -79,6 +86,9 @@ impl Context {
         if !current(context) {
             context = state.assign(context);
             self.0.store(context, Ordering::Release);
+            // DSB: the number is seen before this CPU walks the tables under it. Pairs with the
+            // fence in `asid`.
+            mmu::make_table_visible();
         }
         let bit = 1u64 << (cpu.index() & 63);
         if state.flush & bit != 0 {
