@@ -274,6 +274,7 @@ enable_mmu:
     msr     cpacr_el1, x3
     mov     x3, #(1 << 12)                      // MDSCR_EL1.TDCC: no debug channel for EL0
     msr     mdscr_el1, x3
+    msr     osdlr_el1, xzr                      // neither lock of the debug registers is shut:
     msr     oslar_el1, xzr                      // debug exceptions are not locked out (Arm ARM D2.5)
     mov     x3, #2                              // CNTKCTL_EL1: EL0 reads the virtual counter
     msr     cntkctl_el1, x3
