@@ -106,6 +106,82 @@ def kernel_stack_overflow(group, machine):
     on_first_cpu(group, 'kernel_stack_overflow', machine.with_(smp=1), change, *patterns)
 
 
+def kernel_wrong_stack(group, machine):
+    """An exception at one of the vectors for SP_EL0, on which the kernel never runs, is reported."""
+    def change(stub):
+        stub.write(PC, stub.system_register('VBAR'))
+    patterns = [r'SP_EL0|Bad mode|Unhandled|Synchronous Abort|not supported', r'(?i)esr|code', r'(?i)x29|x28']
+    on_first_cpu(group, 'kernel_wrong_stack', machine.with_(smp=1), change, *patterns)
+
+
+def in_kernel(machine, name):
+    """Address of a symbol where the image was linked, and of the vectors there."""
+    with open(rows.elf_path(machine), 'rb') as file:
+        table = rows.symbols(file.read())
+    return table[name] - table['linnet_vectors']
+
+
+def kernel_map(group, machine):
+    """What the boot set up, on each CPU: the vectors; the kernel's code is not writable, its data not
+    executable; nothing of the kernel is mapped where its image stands in memory."""
+    what = 'kernel_map'
+    if machine.linux:
+        group.line(True, what)
+        return
+    with tempfile.TemporaryDirectory(prefix='linnet-gdb.') as directory:
+        path = os.path.join(directory, 'gdb')
+        with Console(machine.with_(smp=2).command() + Stub.option(path), boot.log_path(f'{group.name} {what}'), boot.LIMIT) as console:
+            try:
+                console.prompt()
+                with Stub(path) as stub:
+                    bases = set()
+                    for cpu in 1, 2:
+                        stub.cpu(cpu)
+                        bases.add(stub.system_register('VBAR'))
+                        map_of(stub, machine)
+                    want(len(bases) == 1, f'the CPUs have their vectors at {bases}')
+                group.line(True, what)
+            except (Failure, OSError) as failure:
+                group.line(False, what, f'{failure}\n{console.tail()}')
+
+
+def map_of(stub, machine):
+    """The checks of kernel_map on one CPU (Arm ARM D8.3: descriptors)."""
+    vectors = stub.system_register('VBAR')
+
+    def page(address, register):
+        """Physical address and descriptor's attributes, or None."""
+        table = stub.system_register(register) & 0xffff_ffff_f000
+        for shift in 39, 30, 21, 12:
+            entry = int.from_bytes(stub.memory(table + (address >> shift & 511) * 8, 8, physical=True), 'little')
+            if entry & 1 == 0:
+                return None
+            if shift == 12 or entry & 2 == 0:
+                return (entry & 0xffff_ffff_f000 & -1 << shift) + (address & (1 << shift) - 1), entry
+            table = entry & 0xffff_ffff_f000
+
+    def at(name):
+        found = page(vectors + in_kernel(machine, name), 'TTBR1')
+        want(found, f'{name} is not mapped')
+        return found
+
+    writable, executable = lambda entry: entry >> 7 & 1 == 0, lambda entry: entry >> 53 & 1 == 0
+    for name in 'linnet_vectors', 'linnet_main':
+        entry = at(name)[1]
+        want(executable(entry) and not writable(entry) and entry >> 54 & 1, f'{name} has {entry:#x}')
+        want(entry >> 6 & 1 == 0, f'programs may use {name}: {entry:#x}')
+    for name, may_change in ('__ex_table_start', False), ('__bss_start', True):
+        entry = at(name)[1]
+        want(not executable(entry) and writable(entry) == may_change, f'{name} has {entry:#x}')
+    physical = at('linnet_vectors')[0]
+    for name in 'linnet_header', 'linnet_vectors':
+        where = physical + in_kernel(machine, name)
+        want(page(where, 'TTBR0') is None, f'{name} is still mapped at {where:#x}')
+    control = stub.system_register('SCTLR')
+    want(control & 0x1005 == 0x1005, f'SCTLR_EL1 is {control:#x}: MMU and caches are not all on')
+    want(control & 0x18 == 0x18, f'SCTLR_EL1 is {control:#x}: stack pointers are not checked')
+
+
 def kernel_wild_jump(group, machine):
     """A jump into nothing in the kernel is reported with syndrome, registers and backtrace."""
     def change(stub):
@@ -186,8 +262,8 @@ def init_search(group, machine):
             group.line(True, 'init_search')
 
 
-BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, alternatives, kernel_stack_overflow, kernel_wild_jump, kernel_early_fault,
-         kernel_serror, init_search]
+BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, alternatives, kernel_map, kernel_stack_overflow, kernel_wild_jump,
+         kernel_wrong_stack, kernel_early_fault, kernel_serror, init_search]
 
 
 def own_boots(group, machine):

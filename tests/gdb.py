@@ -70,6 +70,21 @@ class Stub:
         if self.ask(f'P{register:x}={value.to_bytes(8, "little").hex()}') != 'OK':
             raise OSError(f'the gdb stub does not write register {register}')
 
+    def cpu(self, number):
+        """Whose registers are read from here on: 1 is the first."""
+        self.ask(f'Hg{number:x}')
+
+    def memory(self, address, length, physical=False):
+        """Bytes at an address; None where nothing is mapped."""
+        self.ask(f'Qqemu.PhyMemMode:{int(physical)}')
+        answer = self.ask(f'm{address:x},{length:x}')
+        self.ask('Qqemu.PhyMemMode:0')
+        return None if answer.startswith('E') else bytes.fromhex(answer)
+
+    def poke(self, address, data):
+        if self.ask(f'M{address:x},{len(data):x}:{data.hex()}') != 'OK':
+            raise OSError(f'the gdb stub does not write to {address:#x}')
+
     def system_register(self, name):
         """A register that has no number of its own: QEMU's description says which it gave it."""
         self.ask('qXfer:features:read:target.xml:0,ffb')

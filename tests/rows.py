@@ -36,13 +36,22 @@ def boot_order(console, machine):
         want(len(found) == 1, f'{stage!r} appears {len(found)} times in the log')
         want(found[0] >= at, f'{stage!r} comes too early in the log')
         at = found[0]
+    want('violation of boot protocol' not in output, 'a proper boot loader is complained about')
 
 
 def image_header(console, machine):
     """Documentation/arch/arm64/booting.rst, "Call the kernel image"."""
     with open(machine.image(), 'rb') as file:
         head, size = file.read(64), os.fstat(file.fileno()).st_size
-    _, _, _, image_size, flags, zero2, zero3, zero4, magic, _ = struct.unpack('<IIQQQQQQ4sI', head)
+    code0, code1, offset, image_size, flags, zero2, zero3, zero4, magic, other = struct.unpack('<IIQQQQQQ4sI', head)
+    at, branch = (0, code0) if code0 >> 26 == 5 else (4, code1)
+    want(branch >> 26 == 5 and 64 <= (branch & 0x3ffffff) * 4 + at < size, f'no branch into the image: {branch:#x}')
+    want(offset % 4096 == 0, f'the text offset is {offset:#x}')
+    if not machine.linux:
+        want(other == 0, f'there is no header of another kind at {other:#x}')
+        with open(elf_path(machine), 'rb') as file:
+            table = symbols(file.read())
+        want(image_size >= max(table['__bss_end'], table['__boot_stack_top']) - table['linnet_header'], 'the image is larger than it says')
     want(magic == b'ARM\x64', f'the magic number is {magic!r}')
     want(image_size >= size, f'the image takes {image_size} bytes, its file has {size}')
     want(flags & 1 == 0 and flags >> 1 & 3 in (0, 1), f'flags {flags:#x}: not little-endian with 4 KiB pages')
@@ -53,15 +62,43 @@ def vector_table(console, machine):
     """2 KiB-aligned, sixteen entries of 128 bytes, each with code (Arm ARM D1.3.6)."""
     if machine.linux:
         return
-    path = os.path.join(os.path.dirname(machine.image()), 'linnet.elf')
-    with open(path, 'rb') as file:
+    with open(elf_path(machine), 'rb') as file:
         elf = file.read()
-    address = symbols(elf)['linnet_vectors']
+    names = symbols(elf)
+    address = names['linnet_vectors']
     want(address % 2048 == 0, f'the vectors are at {address:#x}')
-    table = loaded(elf, address, 2048)
-    for entry in range(16):
-        first = table[entry * 128:entry * 128 + 4]
-        want(first not in (b'\0\0\0\0', b'\x1f\x20\x03\xd5'), f'vector {entry} has no code')
+    table = struct.unpack('<512I', loaded(elf, address, 2048))
+    handlers = (['el1_sp0'] * 4 + ['el1_sync', 'el1_irq', 'el1_irq', 'el1_serror']
+                + ['el0_sync', 'el0_irq', 'el0_irq', 'el0_serror', 'el0_aarch32', 'el0_irq', 'el0_irq', 'el0_serror'])
+    for entry, handler in enumerate(handlers):
+        targets = set()
+        for index in range(entry * 32, entry * 32 + 32):
+            if table[index] >> 26 == 5:  # B
+                distance = (table[index] & 0x3ffffff) - (table[index] & 0x2000000) * 2
+                targets.add(address + (index + distance) * 4)
+        wanted = {names[handler]} | ({names['el1_overflow']} if entry < 8 else set())
+        want(targets == wanted, f'vector {entry} goes to {[hex(target) for target in targets]}, not to {handler}')
+
+
+def idle_cpus_sleep(console, machine):
+    """A machine with nothing to do leaves its host alone."""
+    def used():
+        with open(f'/proc/{console.qemu.pid}/stat') as file:
+            return sum(map(int, file.read().rsplit(')', 1)[1].split()[11:13])) / os.sysconf('SC_CLK_TCK')
+    good(console, 'sleep 1')
+    least = 2.0
+    for _ in range(3):
+        before = used()
+        good(console, 'sleep 2')
+        least = min(least, used() - before)
+        if least < 0.7:
+            return
+    raise Failure(f'{least:.1f} s of the host\'s CPUs for 2 s of sleep')
+
+
+def elf_path(machine):
+    """The image with its symbols."""
+    return os.path.join(os.path.dirname(machine.image()), 'linnet.elf')
 
 
 def sections(elf):
@@ -96,5 +133,5 @@ def loaded(elf, address, length):
     raise Failure(f'{address:#x} is in no segment')
 
 
-CHECKS = [command_line, entry_level, boot_order, image_header, vector_table]
+CHECKS = [command_line, entry_level, boot_order, image_header, vector_table, idle_cpus_sleep]
 RASPI_CHECKS = [command_line, boot_order]
