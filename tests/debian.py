@@ -1,13 +1,16 @@
-"""Debian's own programs on the small root file system: a login on the console, then bash with job
-control, python, threads, a pseudo-terminal.
+"""Debian's own programs: on the small root file system a login on the console, then bash with job
+control, python, threads, a pseudo-terminal; on the full one what a developer does (tests/developer.py).
 
-usage: python3 tests/debian.py [--linux]   only this, on Linnet or on Debian's kernel"""
+usage: python3 tests/debian.py [--linux] [--debug] [small] [debian] [CHECK...]
+
+Both without a name; of the named checks only those."""
 import os
 import re
 import subprocess
 import sys
 
 import boot
+import developer
 import shell
 from console import Console, Failure, Hang, good, want
 from machine import ROOT, Machine
@@ -98,14 +101,14 @@ def strace(console, machine):
     good(console, "grep -c 'exited with 0' /tmp/trace", r'(?m)^[23]$')
 
 
-CHECKS = [login, job_control, bash_features, coreutils, procps, python, pseudo_terminal, strace, shell.no_complaint, shell.power_off]
+SMALL = [job_control, bash_features, coreutils, procps, python, pseudo_terminal, strace]
 
 
-def small(group, machine):
-    """All of it in one boot."""
-    machine = machine.with_(initrd=rootfs('small'))
-    with Console(machine.command(), boot.log_path(f'{group.name} debian'), boot.LIMIT) as console:
-        for check in CHECKS:
+def run(group, name, checks, machine):
+    """Logs in and runs the checks, all in one boot."""
+    machine = machine.with_(initrd=rootfs(name))
+    with Console(machine.command(), boot.log_path(f'{group.name} {name}'), boot.LIMIT) as console:
+        for check in [login, *checks, shell.no_complaint, shell.power_off]:
             name = f'debian_{check.__name__}'
             gap = group.report.gap(f'boot:{name}', group.name)
             if gap is not None:
@@ -121,10 +124,21 @@ def small(group, machine):
                     return
 
 
+def run_all(report, linux=False, profile='release', words=()):
+    """Both root file systems, or what the words name of them."""
+    systems = [name for name in ('small', 'debian') if name in words] or ['small', 'debian']
+    for name, mem, checks in ('small', '1G', SMALL), ('debian', '3G', developer.CHECKS):
+        named = [check for check in checks if check.__name__ in words]
+        if name in systems and (named or not set(words) - {'small', 'debian'}):
+            run(Group(report, f'debian {"linux" if linux else profile}'), name, named or checks,
+                Machine(linux=linux, profile=profile, smp=2, mem=mem))
+
+
 def main():
+    words = sys.argv[1:]
     report = Report()
-    linux = '--linux' in sys.argv[1:]
-    small(Group(report, 'debian linux' if linux else 'debian'), Machine(linux=linux, smp=2, mem='1G'))
+    run_all(report, '--linux' in words, 'debug' if '--debug' in words else 'release',
+            [word for word in words if not word.startswith('--')])
     return report.close()
 
 

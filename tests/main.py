@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import boot
 import boots
+import debian
 import matrix
 from machine import OUT, ROOT, Machine
 from report import Group, Report
@@ -163,6 +164,7 @@ def main():
     parser.add_argument('--all', action='store_true')
     parser.add_argument('--fresh', action='store_true')
     parser.add_argument('--linux', action='store_true')
+    parser.add_argument('--debian', action='store_true')
     parser.add_argument('--host', action='store_true')
     parser.add_argument('--boot', action='store_true')
     parser.add_argument('--loom', action='store_true')
@@ -170,6 +172,10 @@ def main():
     parser.add_argument('--record', action='store_true')
     options = parser.parse_args()
     report = Report()
+    if options.debian:
+        if options.linux or build(report, '--release'):
+            debian.run_all(report, options.linux)
+        return report.close()
     if options.linux:
         if build(report, '--initrd-only'):
             run_linux(report)
