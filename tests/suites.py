@@ -125,7 +125,7 @@ def packages(machine):
     """The versions that a stored outcome is of."""
     wanted = ('libpython3.11-testsuite_', 'libc6_', 'busybox_', 'stress-ng_', 'strace_', 'gdb_')
     with open(debian.rootfs('debian').replace('.cpio', '.list')) as file:
-        names = [line.strip().replace('_', ' ') for line in file if line.startswith(wanted)]
+        names = [line.strip().replace('_', ' ').replace('%3a', ':') for line in file if line.startswith(wanted)]
     kernel = os.path.basename(os.path.realpath(machine.image()))
     return [*sorted(names), kernel, f'{machine.smp} CPUs, {machine.mem}']
 
@@ -194,10 +194,12 @@ def main():
     kernel = 'linux' if options.linux or options.accept else 'linnet'
     suites = [name for suite in options.suites
               for name in (sorted(name for name in table('linux.tsv') if name.startswith('test_')) if suite == 'cpython' else [suite])]
+    if options.compare:
+        return min(compare(kernel, suites), 1)
     archive = debian.rootfs('debian')
     machine = Machine(linux=kernel == 'linux', smp=options.smp, mem='3G', initrd=archive, append='single',
                       profile='debug' if options.debug else 'release')
-    for suite in suites if not options.compare else ():
+    for suite in suites:
         key = f'{digest(archive.replace(".cpio", ".list"))} {digest(machine.image())} {digest(os.path.join(HERE, runner(suite)[0]))}'
         if options.again or load(kernel, suite)[0] != key:
             smp = 4 if suite.startswith('stress-ng') else options.smp
