@@ -17,20 +17,20 @@ from report import Group, Report
 
 
 def nonzero_boot_arguments(group, machine):
-    """A boot loader that leaves something in x1 is reported, and the boot goes on."""
+    """A boot loader that leaves something in x1 or x3 is reported, and the boot goes on."""
     with open(machine.image(), 'rb') as file:
         image = bytearray(file.read())
-    code = struct.unpack_from('<I', image, 0)[0]
-    if code >> 26 == 5:
-        # The branch moves behind the new first instruction.
-        struct.pack_into('<I', image, 4, code - 1)
-    struct.pack_into('<I', image, 0, 0xd2800021)  # mov x1, #1
+    pattern = r'x1-x3 nonzero in violation of boot protocol'
     with tempfile.TemporaryDirectory(prefix='linnet-rows.') as directory:
-        path = boot.write(directory, 'Image', image)
-        expect_log(group, 'nonzero_boot_arguments', machine.with_(image_path=path), r'x1-x3 nonzero in violation of boot protocol')
+        # In place of the first instruction, which does nothing: mov x3, #1 and mov x1, #1.
+        for name, code in ('x3', 0xd2800023), ('x1', 0xd2800021):
+            struct.pack_into('<I', image, 0, code)
+            path = boot.write(directory, 'Image', image)
+            if not expect_log(group, 'nonzero_boot_arguments', machine.with_(image_path=path), pattern, tell=name == 'x1'):
+                return
 
 
-def expect_log(group, what, machine, *patterns):
+def expect_log(group, what, machine, *patterns, tell=True):
     """Boots to the prompt, where the log must match; then powers off."""
     with Console(machine.command(), boot.log_path(f'{group.name} {what}'), boot.LIMIT) as console:
         try:
@@ -38,9 +38,12 @@ def expect_log(group, what, machine, *patterns):
             for pattern in patterns:
                 good(console, 'dmesg', pattern)
             shell.power_off(console, machine)
-            group.line(True, what)
+            if tell:
+                group.line(True, what)
+            return True
         except Failure as failure:
             group.line(False, what, f'{failure}\n{console.tail()}')
+            return False
 
 
 def quiet_console(group, machine):
@@ -102,8 +105,21 @@ def kernel_stack_overflow(group, machine):
     def change(stub):
         # Stacks of 16 KiB are aligned to 32 KiB.
         stub.write(SP, (stub.read(SP) & ~0x7fff) - 64)
-    patterns = [r'(?i)Insufficient stack space|stack overflow', r'(?i)(Comm:|thread|task).*|x29', r'(?i)call trace|backtrace']
+    patterns = [r'Comm: (?!\?)\S+', r'(?i)Insufficient stack space|stack overflow', r'(?i)esr', r'(?i)call trace|backtrace']
+    if machine.linux:
+        patterns = [r'(?i)Insufficient stack space|stack overflow', r'Comm:', r'(?i)call trace|backtrace']
     on_first_cpu(group, 'kernel_stack_overflow', machine.with_(smp=1), change, *patterns)
+
+
+def kernel_stack_end(group, machine):
+    """A thread that has written over the last word of its stack does not run again."""
+    def change(stub):
+        # The stack's lowest address: 16 KiB, aligned to 32 KiB.
+        stub.poke(stub.read(SP) & ~0x7fff, bytes(8))
+    patterns = [r'Comm: (?!\?)\S+', r'(?i)stack overflow.*end of the stack', r'(?i)call trace']
+    if machine.linux:
+        patterns = [r'(?i)corrupted stack end']
+    on_first_cpu(group, 'kernel_stack_end', machine.with_(smp=1), change, *patterns)
 
 
 def kernel_wrong_stack(group, machine):
@@ -112,6 +128,19 @@ def kernel_wrong_stack(group, machine):
         stub.write(PC, stub.system_register('VBAR'))
     patterns = [r'SP_EL0|Bad mode|Unhandled|Synchronous Abort|not supported', r'(?i)esr|code', r'(?i)x29|x28']
     on_first_cpu(group, 'kernel_wrong_stack', machine.with_(smp=1), change, *patterns)
+
+
+def branch_targets(group, machine):
+    """Programs that are marked for it are guarded on a CPU that can."""
+    what = 'branch_targets'
+    with Console(machine.with_(cpu='max', smp=1).command(), boot.log_path(f'{group.name} {what}'), boot.LIMIT) as console:
+        try:
+            console.prompt()
+            good(console, 'grep -c bti /proc/cpuinfo', r'^1$')
+            good(console, '/bin/linnet-tests places::branch_targets_are_checked', r'1 passed, 0 failed')
+            group.line(True, what)
+        except Failure as failure:
+            group.line(False, what, f'{failure}\n{console.tail()}')
 
 
 def in_kernel(machine, name):
@@ -257,13 +286,16 @@ def init_search(group, machine):
         done = done and expect('rd_bad', 'rdinit=/init', r'this is /sbin/init with 0', *every)
         done = done and expect('rd_named', 'rdinit=/etc/own', r'this is /etc/own with 0', f'file,etc/own,755,{script}', *every)
         done = done and expect('words', 'strange NAME=value', r'this is /sbin/init with 1: strange, HOME=/ TERM=linux NAME=value', *every)
+        # Who asks for a program does not get another one.
+        done = done and expect('missing', 'init=/missing', r'Requested init /missing failed', *every)
         done = done and expect('none', '', r'(?i)no working init')
         if done:
             group.line(True, 'init_search')
 
 
-BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, alternatives, kernel_map, kernel_stack_overflow, kernel_wild_jump,
-         kernel_wrong_stack, kernel_early_fault, kernel_serror, init_search]
+BOOTS = [nonzero_boot_arguments, quiet_console, cpu_errata, alternatives, kernel_map, branch_targets,
+         kernel_stack_overflow, kernel_stack_end, kernel_wild_jump, kernel_wrong_stack, kernel_early_fault, kernel_serror,
+         init_search]
 
 
 def own_boots(group, machine):

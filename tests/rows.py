@@ -44,8 +44,8 @@ def image_header(console, machine):
     with open(machine.image(), 'rb') as file:
         head, size = file.read(64), os.fstat(file.fileno()).st_size
     code0, code1, offset, image_size, flags, zero2, zero3, zero4, magic, other = struct.unpack('<IIQQQQQQ4sI', head)
-    at, branch = (0, code0) if code0 >> 26 == 5 else (4, code1)
-    want(branch >> 26 == 5 and 64 <= (branch & 0x3ffffff) * 4 + at < size, f'no branch into the image: {branch:#x}')
+    want(head[:2] == b'MZ' and code0 == 0xfa405a4d, f'the first instruction is {code0:#x}')
+    want(code1 >> 26 == 5 and 64 <= (code1 & 0x3ffffff) * 4 + 4 < size, f'the second instruction is {code1:#x}')
     want(offset % 4096 == 0, f'the text offset is {offset:#x}')
     if not machine.linux:
         want(other == 0, f'there is no header of another kind at {other:#x}')

@@ -111,6 +111,7 @@ extern "C" fn linnet_boot_cpu(handover: &Handover) -> ! {
     percpu::init();
     let (base, top) = boot_stack();
     thread::BOOT_HEAD.set_stack(base.0, top.0);
+    crate::thread_switch::mark_stack(&thread::BOOT_HEAD);
     // Nothing may switch away before there is a scheduler.
     thread::BOOT_HEAD.preempt_count.store(1, Ordering::Relaxed);
 

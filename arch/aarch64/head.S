@@ -24,8 +24,8 @@
 
 .section .head.text, "ax"
 linnet_header:
-    b       primary_entry           // code0
-    .long   0                       // code1
+    ccmp    x18, #0, #0xd, pl       // code0: does nothing, and reads "MZ" as EFI wants it
+    b       primary_entry           // code1
     .quad   0                       // text_offset: none
     .quad   __image_size            // with BSS, boot tables and boot stack
     .quad   0xa                     // flags: little-endian, 4 KiB pages, anywhere in memory

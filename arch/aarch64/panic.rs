@@ -8,6 +8,8 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 pub struct Hooks {
     /// Where the text goes (until then: to the early console). Usable in any context.
     pub write: fn(&str),
+    /// Says which thread ran: a line of its own.
+    pub who: fn(&mut dyn Write),
     /// Interrupts the other CPUs, so that they notice and stop.
     pub interrupt_others: fn(),
     /// More to show, after the backtrace: the last log lines.
@@ -101,6 +103,9 @@ pub fn stop_others() {
 pub(crate) fn fatal(body: impl FnOnce(&mut Out)) -> ! {
     claim();
     let _ = writeln!(Out, "\n---[ Linnet cannot go on ]---");
+    if let Some(hooks) = hooks() {
+        (hooks.who)(&mut Out);
+    }
     body(&mut Out);
     stop_others();
     if let Some(hooks) = hooks() {

@@ -4,6 +4,7 @@ use crate::percpu;
 use crate::thread::{Context, FOREIGN_FP, ThreadHead};
 use crate::{UserRegs, debug, fp, irq};
 use aarch64_cpu::asm::barrier;
+use core::fmt::Write;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 core::arch::global_asm!(
@@ -34,6 +35,7 @@ pub fn set_finish_hook(hook: extern "C" fn()) {
 /// stack mapped; both stay allocated; interrupts are off.
 #[inline]
 pub unsafe fn switch(prev: &ThreadHead, next: &ThreadHead) {
+    check_stack(prev);
     let cpu = percpu::this();
     if prev.user.load(Ordering::Relaxed) {
         prev.tpidr_el0.store(crate::thread::read_tls_register(), Ordering::Relaxed);
@@ -53,7 +55,38 @@ pub unsafe fn switch(prev: &ThreadHead, next: &ThreadHead) {
     unsafe { linnet_switch(prev, next) };
 }
 
+/// The word at the lowest address of each kernel stack.
+const STACK_END: u64 = 0x57ac_6e9d_57ac_6e9d;
+
+fn stack_end(head: &ThreadHead) -> Option<*mut u64> {
+    let base = head.stack_base.load(Ordering::Relaxed);
+    (base != 0).then_some(base as *mut u64)
+}
+
+/// Marks the end of a stack that nobody has come near yet.
+pub(crate) fn mark_stack(head: &ThreadHead) {
+    if let Some(end) = stack_end(head) {
+        // SAFETY: the lowest word of the thread's stack, which nothing else uses.
+        unsafe { end.write_volatile(STACK_END) };
+    }
+}
+
+/// A thread that has written over the end of its stack may have written over anything: it does not
+/// get to run again.
+#[inline]
+fn check_stack(head: &ThreadHead) {
+    // SAFETY: the lowest word of a stack that is mapped while its thread exists.
+    if stack_end(head).is_some_and(|end| unsafe { end.read_volatile() } != STACK_END) {
+        crate::panic::fatal(|out| {
+            let _ = writeln!(out, "kernel stack overflow: the end of the stack of thread {head:p} is overwritten");
+            let _ = writeln!(out, "Call trace:");
+            crate::backtrace::print_current(out);
+        });
+    }
+}
+
 fn start(head: &ThreadHead, x19: u64, x20: u64) {
+    mark_stack(head);
     let sp = user_regs(head) as u64;
     let lr = linnet_thread_start as *const () as u64;
     let ctx: *mut Context = head.ctx.get();

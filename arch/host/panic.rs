@@ -6,6 +6,8 @@ use core::fmt;
 pub struct Hooks {
     /// Where the text goes.
     pub write: fn(&str),
+    /// Says which thread ran: a line of its own.
+    pub who: fn(&mut dyn fmt::Write),
     /// Interrupts the other CPUs, so that they notice and stop.
     pub interrupt_others: fn(),
     /// More to show, after the backtrace: the last log lines.

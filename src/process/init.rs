@@ -133,10 +133,9 @@ pub fn start_user(console: Option<KArc<OpenFile>>, options: &InitOptions<'_>) ->
         if let Some(regs) = attempt(rdinit, options.rdinit.is_some()) {
             return Ok(regs);
         }
-        if let Some(path) = options.init
-            && let Some(regs) = attempt(path, true)
-        {
-            return Ok(regs);
+        if let Some(path) = options.init {
+            // Who asks for a program does not get another one instead.
+            return attempt(path, true).ok_or(Errno::ENOENT);
         }
         for path in [&b"/sbin/init"[..], b"/etc/init", b"/bin/init", b"/bin/sh"] {
             if let Some(regs) = attempt(path, false) {

@@ -25,6 +25,11 @@ pub(crate) fn levels(options: &Options<'_>) {
 /// What a fatal report adds, and how it reaches the other CPUs.
 static HOOKS: arch::panic::Hooks = arch::panic::Hooks {
     write: |text| arch::early_console::write_bytes(text.as_bytes()),
+    who: |out| {
+        let name = sched::current().name();
+        let text = name.split(|b| *b == 0).next().and_then(|n| core::str::from_utf8(n).ok());
+        let _ = writeln!(out, "CPU: {} Comm: {}", arch::cpu::id().0, text.unwrap_or("?"));
+    },
     interrupt_others: || {
         let others = arch::cpu::online().without(arch::cpu::id());
         device::irq::send(others, device::irq::Ipi::Stop);

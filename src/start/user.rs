@@ -88,6 +88,10 @@ fn main() {
         Ok(regs) => {
             sched::enter_user(&regs);
         }
+        Err(e) if options.init.is_some() => {
+            let path = Text(options.init.unwrap_or_default());
+            arch::panic::stop(format_args!("Requested init {path} failed (error -{}).", e.code()))
+        }
         Err(_) => arch::panic::stop(format_args!(
             "No working init found. Try passing init= option to the kernel. The initrd has none of \
              /init, /sbin/init, /etc/init, /bin/init, /bin/sh that could be run."

@@ -71,6 +71,12 @@ fn run(task: &process::Task, regs: &mut UserRegs, number: u32) {
         Some(handler) => handler(task, regs),
         None => Err(Errno::ENOSYS),
     };
+    finish(regs, result);
+}
+
+/// What a call gives its program, and a look at what its handler left behind.
+#[inline]
+fn finish(regs: &mut UserRegs, result: abi::Result<u64>) {
     regs.x[0] = match result {
         Ok(value) => value,
         Err(e) => e.to_ret(),

@@ -33,6 +33,8 @@ pub struct Header {
 pub struct Segment {
     /// Start address, page-aligned (before any load bias).
     pub start: u64,
+    /// Start address as the file says it.
+    pub vaddr: u64,
     /// Offset in the file of `start`, page-aligned.
     pub offset: u64,
     /// End of what comes from the file (not aligned); equals `start` when nothing does.
@@ -193,6 +195,7 @@ fn load(plan: &mut Plan, flags: u32, offset: u64, vaddr: u64, filesz: u64, memsz
     plan.segments
         .try_push(Segment {
             start,
+            vaddr,
             offset: offset & !PAGE_MASK,
             file_end: if filesz == 0 { start } else { vaddr + filesz },
             mem_end,

@@ -14,6 +14,7 @@ use super::{
 use crate::task::Task;
 use abi::{Errno, Result};
 use kalloc::{KArc, KVec};
+use sync::atomic::{AtomicBool, Ordering};
 use vfs::{Executable, OpenFile};
 
 /// How many interpreters may name each other.
@@ -64,6 +65,11 @@ impl Binary {
         if arguments.args.is_empty() {
             // Linux since 5.18: a program never sees an empty argument list.
             arguments.args.push(b"")?;
+            static TOLD: AtomicBool = AtomicBool::new(false);
+            if !TOLD.swap(true, Ordering::Relaxed) {
+                let name = core::str::from_utf8(&program.name).unwrap_or("?");
+                log::warn!("process launched '{name}' with NULL argv: empty string added");
+            }
         }
         Ok(Self {
             head: [0; HEAD_SIZE],

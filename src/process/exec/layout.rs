@@ -37,6 +37,10 @@ pub(super) fn init() -> Result {
 }
 
 /// A random number below `n`.
+/// The usual limit of a stack (Linux's _STK_LIM): the most that the place of a set-id program's
+/// mappings depends on.
+pub(super) const USUAL_STACK: u64 = 8 << 20;
+
 fn random_below(n: u64) -> u64 {
     vfs::random::next_u64() % n
 }

@@ -63,7 +63,9 @@ fn build(task: &Task, binary: &Binary, new: &super::NewCredentials) -> Result<Im
     let mm = AddressSpace::new()?;
     let memory = KArc::try_new(Memory::new(mm.clone()))?;
     let mut image = Image { memory, entry: 0, stack: 0, vdso: 0, execfd_at: None, readable: true };
-    let places = Places::choose(new.personality, limits.stack);
+    // A program with other rights than its caller's is not placed by its caller's limit alone.
+    let stack_limit = if new.secure { limits.stack.min(layout::USUAL_STACK) } else { limits.stack };
+    let places = Places::choose(new.personality, stack_limit);
     let mut layout =
         Layout { mmap_base: UserAddr(places.mmap_base), bottom_up: places.bottom_up, ..Layout::default() };
     mm.set_layout(layout);
@@ -240,11 +242,13 @@ fn fill_layout(layout: &mut Layout, plan: &elf::Plan, bias: u64) {
     let text = plan.segments.iter().filter(|s| s.execute);
     let start_code = text.clone().map(|s| s.start).min().unwrap_or(plan.low);
     let end_code = text.map(|s| s.file_end).max().unwrap_or(plan.low);
-    let data = plan.segments.iter().filter(|s| s.write);
     layout.start_code = UserAddr(start_code.wrapping_add(bias));
     layout.end_code = UserAddr(end_code.wrapping_add(bias));
-    layout.start_data = UserAddr(data.clone().map(|s| s.start).min().unwrap_or(plan.low).wrapping_add(bias));
-    layout.end_data = UserAddr(data.map(|s| s.file_end).max().unwrap_or(plan.low).wrapping_add(bias));
+    // Of the data Linux tells the start of the last segment, and the end of what files hold.
+    let start_data = plan.segments.iter().map(|s| s.vaddr).max().unwrap_or(plan.low);
+    let end_data = plan.segments.iter().map(|s| s.file_end).max().unwrap_or(plan.low);
+    layout.start_data = UserAddr(start_data.wrapping_add(bias));
+    layout.end_data = UserAddr(end_data.wrapping_add(bias));
 }
 
 /// AT_FLAGS: argv[0] is the original one, not the file's name (AT_FLAGS_PRESERVE_ARGV0).

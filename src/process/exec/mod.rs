@@ -40,7 +40,7 @@ use mm::{AddressSpace, io::IoSink};
 use sched::{Outcome, Sleep};
 use sync::atomic::Ordering;
 use vfs::{
-    Credentials, Executable, FdTable, LookupFlags, MAY_READ, OpenFile, Path, permission,
+    Cap, Credentials, Executable, FdTable, LookupFlags, MAY_READ, OpenFile, Path, permission,
     sysctl::{self, Number},
 };
 
@@ -99,6 +99,16 @@ struct NewCredentials {
     personality: Personality,
 }
 
+/// Whether another process has the same root and working directory (CLONE_FS), which it could move
+/// under a program that has more rights than it.
+fn shares_directories(task: &Task) -> Result<bool> {
+    let fs = task.fs()?;
+    let nth = |n: usize| task.process.signals.lock_irq().members.get(n).cloned();
+    let own = (0..).map_while(nth).filter(|t| t.fs().is_ok_and(|other| KArc::ptr_eq(&other, &fs))).count();
+    // The handle here is one more.
+    Ok(KArc::strong_count(&fs) > own + 1)
+}
+
 fn credentials_for(task: &Task, binary: &Binary) -> Result<NewCredentials> {
     let old = task.cred()?;
     let file = binary.rights_file();
@@ -108,7 +118,8 @@ fn credentials_for(task: &Task, binary: &Binary) -> Result<NewCredentials> {
         (file.inode.mode(), file.inode.uid(), file.inode.gid())
     };
     let no_new_privs = task.has_no_new_privs();
-    let allowed = !no_new_privs && file.path.mount.flags() & MS_NOSUID == 0 && crate::ptrace::lets_gain(task);
+    let watched = !crate::ptrace::lets_gain(task) || shares_directories(task)? && !old.capable(Cap::SETUID);
+    let allowed = !no_new_privs && file.path.mount.flags() & MS_NOSUID == 0 && !watched;
     let mut new = kalloc::TryClone::try_clone(&*old)?;
     // Set-group-id without group execute permission means mandatory locking, not a change of ids.
     const SET_GROUP: u32 = abi::raw::general::S_ISGID | abi::raw::general::S_IXGRP;

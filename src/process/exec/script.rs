@@ -53,7 +53,9 @@ fn trim(mut s: &[u8]) -> &[u8] {
 pub fn parse(head: &[u8]) -> Result<Option<Line<'_>>> {
     let Some(rest) = head.strip_prefix(b"#!") else { return Ok(None) };
     let end = rest.iter().position(|b| *b == b'\n' || *b == 0);
-    let line = trim(rest.get(..end.unwrap_or(rest.len())).unwrap_or(rest));
+    // Without an end in sight, the last of the bytes does not count: a NUL stands for it.
+    let seen = end.unwrap_or(rest.len().min(super::HEAD_SIZE - 3));
+    let line = trim(rest.get(..seen).unwrap_or(rest));
     let split = line.iter().position(is_blank);
     if line.is_empty() || end.is_none() && split.is_none() && head.len() >= super::HEAD_SIZE {
         return Err(Errno::ENOEXEC);

@@ -121,8 +121,9 @@ fn write(task: &Task, kind: u32, new: &Bytes, len: usize) -> Result {
 
 /// PSTATE bits that a program's state cannot have: another mode than EL0t in AArch64, masks.
 const PSTATE_FORBIDDEN: u64 = 0x1f | 0xf << 6;
-/// Bits without a meaning in AArch64 (SPSR_EL1, Arm ARM C5.2.19).
-const PSTATE_RES0: u64 = 0xffff_ffff_0000_0000 | 0x0c0f_e020 & !(1 << 5 | PSTATE_FORBIDDEN);
+/// Bits without a meaning in AArch64, and that of an illegal state (SPSR_EL1, Arm ARM C5.2.19): Linux
+/// drops the same.
+const PSTATE_RES0: u64 = 0xffff_ffff_0000_0000 | 0x0cdf_e020;
 
 /// `struct iovec` of the caller: base and length.
 fn iovec(at: UserAddr, kind: u32) -> Result<(UserSlice, usize)> {

@@ -9,7 +9,7 @@ use std::ffi::CString;
 cases![elf:
     registers_are_zero_at_the_start, stack_has_arguments_then_environment, empty_argument_list_becomes_one_empty_word,
     auxiliary_vector_is_complete, random_bytes_differ, script_is_named_as_it_was_given, five_scripts_work_six_do_not,
-    headers_anywhere_are_found, bss_in_the_middle_is_zero, heap_starts_behind_bss, places_differ_from_run_to_run,
+    headers_anywhere_are_found, segments_have_their_own_protection, bss_in_the_middle_is_zero, heap_starts_behind_bss, places_differ_from_run_to_run,
     layout_is_told_in_stat, interpreter_gets_the_control, interpreter_errors, pie_is_aligned_as_it_asks,
     loader_runs_by_itself, other_kinds_are_enoexec, impossible_segments_never_run, stack_is_executable_when_asked,
     stack_area_starts_small, megabyte_of_arguments_is_intact, set_id_programs_are_secure, script_by_descriptor,
@@ -350,7 +350,14 @@ fn empty_argument_list_becomes_one_empty_word() -> Outcome {
     let probe = Probe::start("./p", &[], &["X=1"], 0)?;
     eq!(probe.texts(&probe.words), [""]);
     eq!(probe.texts(&probe.environment), ["X=1"]);
-    probe.finish()
+    probe.finish()?;
+    // The kernel has said so, once.
+    let mut log = vec![0u8; 1 << 20];
+    const READ_ALL: i32 = 3;
+    let length = ok!(klogctl(READ_ALL, log.as_mut_ptr().cast(), log.len() as i32));
+    let log = String::from_utf8_lossy(&log[..length as usize]).into_owned();
+    eq!(log.matches("with NULL argv: empty string added").count(), 1);
+    Ok(())
 }
 
 fn auxiliary_vector_is_complete() -> Outcome {
@@ -423,6 +430,18 @@ fn headers_anywhere_are_found() -> Outcome {
     elf.install("p")?;
     let probe = Probe::start("./p", &["p"], &[], 0)?;
     eq!(probe.aux(AT_PHDR)?, BASE + 0x208);
+    probe.finish()?;
+    // In a segment that stands elsewhere in memory than in the file, of a program that runs anywhere.
+    let mut elf = anywhere(4096);
+    elf.rest = vec![0; 4096];
+    elf.headers.insert(1, Header(PT_LOAD, PF_R, 0x1000, 0x5000, 0x1000, 0x1000, 4096));
+    let mut bytes = elf.bytes();
+    bytes.copy_within(64..64 + 3 * 56, 0x1008);
+    bytes[32..40].copy_from_slice(&0x1008u64.to_le_bytes());
+    program("q", &bytes)?;
+    let probe = Probe::start("./q", &["q"], &[], 0)?;
+    eq!(probe.aux(AT_PHDR)?, probe.pc() - CODE as u64 + 0x5008);
+    eq!(probe.aux(AT_PHNUM)?, 3);
     probe.finish()
 }
 
@@ -433,6 +452,36 @@ fn three_segments() -> Elf {
     elf.headers.insert(1, Header(PT_LOAD, PF_R | PF_W, 0x1000, BASE + 0x1000, 0x100, 0x3000, 4096));
     elf.headers.insert(2, Header(PT_LOAD, PF_R, 0x2000, BASE + 0x4000, 0x1000, 0x1000, 4096));
     elf
+}
+
+fn segments_have_their_own_protection() -> Outcome {
+    three_segments().install("p")?;
+    let probe = Probe::start("./p", &["p"], &[], 0)?;
+    let maps = String::from_utf8_lossy(&probe.proc_file("maps")?).into_owned();
+    let line = |page: u64| {
+        let start = format!("{:08x}-", BASE + page * 0x1000);
+        maps.lines().find(|line| line.starts_with(&start)).map(|line| line.split_whitespace().skip(1).take(2).collect::<Vec<_>>())
+    };
+    // Code, data, its bss, constants: protection, and the place in the file.
+    eq!(line(0), Some(vec!["r-xp", "00000000"]));
+    eq!(line(1), Some(vec!["rw-p", "00001000"]));
+    eq!(line(2), Some(vec!["rw-p", "00000000"]));
+    eq!(line(4), Some(vec!["r--p", "00002000"]));
+    probe.finish()?;
+    // What the program changes is its own: the file stays as it is.
+    let mut elf = fixed();
+    elf.headers[0] = Header(PT_LOAD, PF_R | PF_W | PF_X, 0, BASE, 4096, 4096, 4096);
+    let mut bytes = elf.bytes();
+    // adr x9, .; str w9, [x9, #64]; mov x0, #5; mov x8, #94 (exit_group); svc #0
+    for (index, word) in [0x1000_0009u32, 0xb900_4129, 0xd280_00a0, 0xd280_0bc8, 0xd400_0001].into_iter().enumerate() {
+        bytes[CODE + index * 4..CODE + index * 4 + 4].copy_from_slice(&word.to_le_bytes());
+    }
+    program("q", &bytes)?;
+    for _ in 0..2 {
+        eq!(child(|| exec("./q", &["q"], &[])), Status::Exited(5));
+        check!(content("q")? == bytes);
+    }
+    Ok(())
 }
 
 fn bss_in_the_middle_is_zero() -> Outcome {
@@ -491,14 +540,22 @@ fn places_differ_from_run_to_run() -> Outcome {
     Ok(())
 }
 
+/// Bytes of all areas in /proc/PID/maps.
+fn probe_size(probe: &Probe) -> Result<u64, Stop> {
+    let text = String::from_utf8_lossy(&probe.proc_file("maps")?).into_owned();
+    let number = |word: Option<&str>| u64::from_str_radix(word.unwrap_or(""), 16).unwrap_or(0);
+    Ok(text.lines().map(|line| { let mut words = line.split([' ', '-']); let start = number(words.next()); number(words.next()) - start }).sum())
+}
+
 fn layout_is_told_in_stat() -> Outcome {
     three_segments().install("p")?;
     let probe = Probe::start("./p", &["word", "other"], &["X=1"], 0)?;
     let (code, end_code, stack) = (probe.stat(26)?, probe.stat(27)?, probe.stat(28)?);
-    check!(code <= probe.pc() && probe.pc() < end_code && end_code <= BASE + 0x1000);
-    check!(stack >= probe.sp() && stack < probe.sp() + 4096);
-    let (data, end_data) = (probe.stat(45)?, probe.stat(46)?);
-    check!(data <= end_data && end_data <= BASE + 0x5000);
+    eq!((code, end_code), (BASE, BASE + 0x1000));
+    eq!(stack, probe.sp());
+    // From the start of the segment with the highest address to the last byte from the file.
+    eq!((probe.stat(45)?, probe.stat(46)?), (BASE + 0x4000, BASE + 0x5000));
+    eq!(probe.stat(23)?, probe_size(&probe)?);
     let (words, end_words, environment, end) = (probe.stat(48)?, probe.stat(49)?, probe.stat(50)?, probe.stat(51)?);
     eq!(words, probe.words[0]);
     eq!(end_words, words + 11);
@@ -518,6 +575,23 @@ fn interpreter_gets_the_control() -> Outcome {
     eq!(probe.aux(AT_PHDR)?, program + 64);
     eq!(probe.aux(AT_PHNUM)?, 3);
     eq!(probe.texts(&probe.words), ["p", "word"]);
+    probe.finish()?;
+    // One that was not linked to begin at 0, and one at a fixed address.
+    let mut elf = anywhere(4096);
+    elf.base = 0x20000;
+    elf.headers[0].3 = 0x20000;
+    elf.install("ld")?;
+    let probe = Probe::start("./p", &["p"], &[], 0)?;
+    eq!(probe.pc(), probe.aux(AT_BASE)? + 0x20000 + CODE as u64);
+    probe.finish()?;
+    fixed().install("ld")?;
+    let probe = Probe::start("./p", &["p"], &[], 0)?;
+    eq!((probe.pc(), probe.aux(AT_BASE)?), (BASE + CODE as u64, 0));
+    probe.finish()?;
+    // Without an interpreter the program itself gets it.
+    anywhere(4096).install("q")?;
+    let probe = Probe::start("./q", &["q"], &[], 0)?;
+    eq!((probe.pc(), probe.aux(AT_BASE)?), (probe.aux(AT_ENTRY)?, 0));
     probe.finish()
 }
 
@@ -637,6 +711,13 @@ fn impossible_segments_never_run() -> Outcome {
 }
 
 fn stack_is_executable_when_asked() -> Outcome {
+    // A program that does not say.
+    let mut elf = fixed();
+    elf.headers.truncate(1);
+    elf.install("p")?;
+    let probe = Probe::start("./p", &["p"], &[], 0)?;
+    eq!(probe.area("[stack]")?.2, "rw-p");
+    probe.finish()?;
     for (flags, want) in [(PF_R | PF_W, "rw-p"), (PF_R | PF_W | PF_X, "rwxp")] {
         let mut elf = fixed();
         elf.headers[1] = Header(PT_GNU_STACK, flags, 0, 0, 0, 0, 16);
@@ -670,15 +751,26 @@ fn megabyte_of_arguments_is_intact() -> Outcome {
 fn set_id_programs_are_secure() -> Outcome {
     fixed().install("p")?;
     ok!(chmod(c".".as_ptr(), 0o755));
-    ok!(chown(c"p".as_ptr(), 1234, 0));
-    ok!(chmod(c"p".as_ptr(), 0o4755));
-    let probe = Probe::start_with(0, || {
-        // SAFETY: the child's own ids.
-        unsafe { setresuid(1000, 1000, 1000) };
-        exec("./p", &["p"], &[])
-    })?;
-    eq!((probe.aux(AT_SECURE)?, probe.aux(AT_UID)?, probe.aux(AT_EUID)?), (1, 1000, 1234));
-    probe.finish()
+    let as_user = |groups: u32, users: u32| {
+        Probe::start_with(0, || {
+            // SAFETY: the child's own ids.
+            unsafe {
+                setresgid(groups, groups, groups);
+                setresuid(users, users, users);
+            }
+            exec("./p", &["p"], &[])
+        })
+    };
+    for (mode, secure, euid, egid) in [(0o755, 0, 1000, 1001), (0o4755, 1, 1234, 1001), (0o2755, 1, 1000, 5678), (0o6755, 1, 1234, 5678)] {
+        ok!(chown(c"p".as_ptr(), 1234, 5678));
+        ok!(chmod(c"p".as_ptr(), mode));
+        let probe = as_user(1001, 1000)?;
+        eq!((mode, probe.aux(AT_SECURE)?), (mode, secure));
+        eq!((mode, probe.aux(AT_UID)?, probe.aux(AT_EUID)?), (mode, 1000, euid));
+        eq!((mode, probe.aux(AT_GID)?, probe.aux(AT_EGID)?), (mode, 1001, egid));
+        probe.finish()?;
+    }
+    Ok(())
 }
 
 fn script_by_descriptor() -> Outcome {
@@ -694,7 +786,34 @@ fn script_by_descriptor() -> Outcome {
     })?;
     eq!(probe.texts(&probe.words), ["./p", name.as_str(), "word"]);
     eq!(probe.text(probe.aux(AT_EXECFN)?), name);
-    probe.finish()
+    probe.finish()?;
+    // By a name below a directory's descriptor.
+    ok!(mkdir(c"dir".as_ptr(), 0o755));
+    program("dir/s", b"#!./p\n")?;
+    let below = ok!(open_file("dir", O_RDONLY | O_DIRECTORY, 0));
+    let run = |fd: i32, path: &'static std::ffi::CStr, flags: i32| {
+        let words = [c"s".as_ptr(), c"word".as_ptr(), std::ptr::null()];
+        let none = [std::ptr::null::<c_char>()];
+        // SAFETY: both lists end in null.
+        unsafe { syscall(SYS_execveat, fd, path.as_ptr(), words.as_ptr(), none.as_ptr(), flags) as i32 }
+    };
+    let probe = Probe::start_with(0, || run(below, c"s", 0))?;
+    let name = format!("/dev/fd/{below}/s");
+    eq!(probe.texts(&probe.words), ["./p", name.as_str(), "word"]);
+    probe.finish()?;
+    // A program in memory, which has no name at all.
+    let memory = ok!(memfd_create(c"m".as_ptr(), MFD_CLOEXEC));
+    let bytes = fixed().bytes();
+    eq!(write_fd(memory, &bytes), bytes.len() as isize);
+    let probe = Probe::start_with(0, || run(memory, c"", AT_EMPTY_PATH))?;
+    eq!(probe.texts(&probe.words), ["s", "word"]);
+    probe.finish()?;
+    errno!(run(memory, c"", 0), ENOENT);
+    errno!(run(memory, c"", AT_EMPTY_PATH | 1), EINVAL);
+    errno!(run(-7, c"", AT_EMPTY_PATH), EBADF);
+    ok!(symlink(c"p".as_ptr(), c"link".as_ptr()));
+    errno!(run(AT_FDCWD, c"link", AT_SYMLINK_NOFOLLOW), ELOOP);
+    Ok(())
 }
 
 fn program_of_32_bits_runs_or_is_enoexec() -> Outcome {
@@ -718,5 +837,10 @@ fn program_of_32_bits_runs_or_is_enoexec() -> Outcome {
         std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
     });
     check!(ended == Status::Exited(7) || ended == Status::Exited(ENOEXEC));
+    // Half of each: a header of the 32-bit machine in the 64-bit form, whose code is A64's.
+    let mut elf = fixed();
+    elf.machine = 40;
+    elf.install("q")?;
+    eq!(refusal("./q"), Some(ENOEXEC));
     Ok(())
 }

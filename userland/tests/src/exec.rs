@@ -10,7 +10,8 @@ cases![exec:
     empty_file_is_enoexec, no_x_bit_is_eacces, directory_is_eacces, missing_is_enoent, too_much_is_e2big, busy_is_etxtbsy,
     corrupt_elf_is_refused, cloexec_closes, handlers_reset_ignored_stay, mask_and_pid_stay, exec_from_thread, name_is_set,
     setuid_bit_takes_effect, execveat_by_descriptor, interpreter_missing_is_enoent, stack_is_aligned, long_script_line,
-    vfork_parent_resumes_at_exec, alternate_stack_is_gone,
+    vfork_parent_resumes_at_exec, alternate_stack_is_gone, limits_of_arguments_follow_the_stack, refused_exec_changes_nothing,
+    timers_go_and_shared_handlers_stay, no_rights_under_a_tracer_or_without_new_ones,
 ];
 
 /// What `linnet-tests --helper=WORD` does: it is the program that the cases start.
@@ -27,7 +28,11 @@ pub fn helper(word: &str) -> ! {
         }
         "closed" => rest.iter().all(|fd| fd.parse().is_ok_and(|fd: i32| unsafe { fcntl(fd, F_GETFD) } < 0)),
         "signals" => signals_good(),
-        "pid" => rest.first().and_then(|first| first.parse().ok()) == Some(unsafe { getpid() }),
+        "pid" => {
+            let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+            let (pid, thread) = unsafe { (getpid(), gettid()) };
+            rest.first().and_then(|first| first.parse().ok()) == Some(pid) && thread == pid && threads == 1
+        }
         "euid" => unsafe { (geteuid(), getuid()) == (1234, 1000) },
         "aligned" => unsafe { getauxval(AT_RANDOM) != 0 && getauxval(AT_SECURE) == 0 },
         "name" => content("/proc/self/comm").is_ok_and(|name| name == b"a-name-of-sixte\n"),
@@ -35,6 +40,20 @@ pub fn helper(word: &str) -> ! {
             print!("{}", unsafe { prctl(PR_GET_DUMPABLE) });
             true
         }
+        "parent-death" => {
+            let mut signal = -1;
+            unsafe { prctl(PR_GET_PDEATHSIG, &raw mut signal) };
+            print!("{signal}");
+            true
+        }
+        "timers" => unsafe {
+            // No timer 0, no signal of it in the queue, no list of locks to give up.
+            let (mut left, mut pending, mut list, mut length) = (zero::<itimerspec>(), zero::<sigset_t>(), 1usize, 0usize);
+            sigpending(&mut pending);
+            syscall(SYS_timer_gettime, 0, &mut left) == -1
+                && syscall(SYS_get_robust_list, 0, &mut list, &mut length) == 0
+                && sigismember(&pending, SIGUSR1) == 1
+        },
         "personality" => {
             print!("{:x}", unsafe { personality(0xffff_ffff) });
             true
@@ -204,7 +223,24 @@ fn long_script_line() -> Outcome {
     // Cut at 255 bytes: a truncated interpreter path is refused, a truncated argument is not.
     program("s", format!("#!/{}\n", "x".repeat(300)).as_bytes())?;
     errno!(exec("./s", &["s"], &[]), ENOEXEC);
-    Ok(())
+    // The longest name that fits: 255 bytes with its newline.
+    let slashes = |count: usize| "/".repeat(count) + &ME.to_string_lossy();
+    let line = |count: usize| format!("#!{} --helper=print\n", slashes(count));
+    let fits = 255 - line(0).len();
+    program("t", line(fits).as_bytes())?;
+    eq!(output("./t", &["t", "arg"])?, "./t|arg");
+    let mut longest = b"#!/bin/true\n".to_vec();
+    let fill = "/".repeat(256 - longest.len());
+    longest.splice(2..2, fill.bytes());
+    eq!(longest.len(), 256);
+    program("u", &longest)?;
+    eq!(child(|| exec("./u", &["u"], &[])), Status::Exited(0));
+    // The argument ends with the 255th byte.
+    crate::elf::fixed().install("p")?;
+    program("v", format!("#!./p {}\n", "y".repeat(300)).as_bytes())?;
+    let probe = crate::elf::Probe::start("./v", &["v"], &[], 0)?;
+    eq!(probe.texts(&probe.words), ["./p", &"y".repeat(255 - 6), "./v"]);
+    probe.finish()
 }
 
 fn text_is_enoexec() -> Outcome {
@@ -246,6 +282,161 @@ fn too_much_is_e2big() -> Outcome {
     let words = vec![&long[..100_000]; 30];
     errno!(exec("/bin/linnet-tests", &words, &[]), E2BIG);
     eq!(run_helper(&["--helper=count", "2", &long[..131071]]), Status::Exited(0));
+    Ok(())
+}
+
+fn limits_of_arguments_follow_the_stack() -> Outcome {
+    // A quarter of the limit, at least 128 KiB and at most 6 MiB.
+    let word = "x".repeat(99_999);
+    let run = |limit: u64, count: usize| {
+        let word = word.clone();
+        child(move || {
+            let limit = rlimit { rlim_cur: limit, rlim_max: RLIM_INFINITY };
+            unsafe { setrlimit(RLIMIT_STACK, &limit) };
+            let all = format!("{}", count + 1);
+            let mut words = vec!["t", "--helper=count", &all];
+            words.resize(3 + count, &word);
+            exec("/bin/linnet-tests", &words, &[]);
+            if std::io::Error::last_os_error().raw_os_error() == Some(E2BIG) { 77 } else { 78 }
+        })
+    };
+    let (fits, refused) = (Status::Exited(0), Status::Exited(77));
+    for (limit, most) in [(8 << 20, 20), (256 << 10, 1)] {
+        eq!((limit, run(limit, most)), (limit, fits));
+        eq!((limit, run(limit, most + 1)), (limit, refused));
+    }
+    eq!(run(64 << 20, 63), refused);
+    // What cannot be read.
+    let bad = [8 as *const c_char, std::ptr::null()];
+    let good = [c"t".as_ptr(), std::ptr::null()];
+    errno!(execve(ME.as_ptr(), bad.as_ptr(), good.as_ptr()), EFAULT);
+    errno!(execve(ME.as_ptr(), good.as_ptr(), bad.as_ptr()), EFAULT);
+    errno!(execve(ME.as_ptr(), 8 as *const *const c_char, good.as_ptr()), EFAULT);
+    Ok(())
+}
+
+fn refused_exec_changes_nothing() -> Outcome {
+    // An interpreter that is no program is found late.
+    crate::elf::with_interpreter(b"./text\0", 4096).install("p")?;
+    program("text", &[b'x'; 4096])?;
+    let closed = ok!(open_file("/", O_RDONLY | O_CLOEXEC, 0));
+    ok!(handle(SIGUSR1, nothing, 0));
+    ok!(prctl(PR_SET_NAME, c"before".as_ptr()));
+    let at = ok!(mmap(std::ptr::null_mut(), 65536, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    ok!(sigaltstack(&stack_t { ss_sp: at, ss_flags: 0, ss_size: 65536 }, std::ptr::null_mut()));
+    let turns = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let theirs = turns.clone();
+    std::thread::spawn(move || loop {
+        theirs.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        std::thread::yield_now();
+    });
+    let maps = || content("/proc/self/maps");
+    let before = maps()?.len();
+    for _ in 0..3 {
+        errno!(exec("./p", &["p"], &[]), ELIBBAD);
+    }
+    check!(maps()?.len() < before + 400);
+    ok!(fcntl(closed, F_GETFD));
+    let mut action = zero::<sigaction>();
+    ok!(sigaction(SIGUSR1, std::ptr::null(), &mut action));
+    check!(action.sa_sigaction == nothing as *const () as usize);
+    eq!(content("/proc/self/comm")?, b"before\n");
+    let mut stack = zero::<stack_t>();
+    ok!(syscall(SYS_sigaltstack, 0, &mut stack));
+    check!(stack.ss_sp == at);
+    let now = turns.load(std::sync::atomic::Ordering::SeqCst);
+    while turns.load(std::sync::atomic::Ordering::SeqCst) == now {
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+fn timers_go_and_shared_handlers_stay() -> Outcome {
+    // A timer of POSIX goes with the image; a blocked signal stays pending.
+    let ended = child(|| {
+        let mut event = zero::<sigevent>();
+        event.sigev_notify = SIGEV_NONE;
+        let mut timer = 0i32;
+        unsafe {
+            if syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &mut timer) != 0 || timer != 0 {
+                return 98;
+            }
+            let mut set = zero::<sigset_t>();
+            sigaddset(&mut set, SIGUSR1);
+            sigprocmask(SIG_BLOCK, &set, std::ptr::null_mut());
+            kill(getpid(), SIGUSR1);
+        }
+        exec("/bin/linnet-tests", &["t", "--helper=timers"], &[]);
+        99
+    });
+    eq!(ended, Status::Exited(0));
+    // A process that shares its table of handlers leaves the other's as it is.
+    ok!(handle(SIGUSR2, nothing, 0));
+    let mut stack = vec![0u64; 8192];
+    extern "C" fn run(_: *mut c_void) -> i32 {
+        exec("/bin/busybox", &["true"], &[]);
+        99
+    }
+    let top = unsafe { stack.as_mut_ptr().add(8192) };
+    let pid = ok!(clone(run, top.cast(), CLONE_VM | CLONE_SIGHAND | CLONE_VFORK | SIGCHLD, std::ptr::null_mut()));
+    eq!(wait_for(pid), Status::Exited(0));
+    let mut action = zero::<sigaction>();
+    ok!(sigaction(SIGUSR2, std::ptr::null(), &mut action));
+    check!(action.sa_sigaction == nothing as *const () as usize);
+    Ok(())
+}
+
+fn no_rights_under_a_tracer_or_without_new_ones() -> Outcome {
+    copy_of_tests("p")?;
+    ok!(chmod(c".".as_ptr(), 0o755));
+    ok!(chown(c"p".as_ptr(), 1234, 0));
+    ok!(chmod(c"p".as_ptr(), 0o4755));
+    let run = |before: fn()| {
+        child(move || {
+            unsafe { setresuid(1000, 1000, 1000) };
+            before();
+            exec("./p", &["p", "--helper=euid"], &[]);
+            99
+        })
+    };
+    eq!(run(|| ()), Status::Exited(0));
+    eq!(run(|| unsafe { prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); }), Status::Exited(1));
+    // Traced by someone who has no such right.
+    let ended = child(|| {
+        unsafe { setresuid(1000, 1000, 1000) };
+        let pid = fork_child(|| {
+            unsafe { ptrace(PTRACE_TRACEME, 0, 0, 0) };
+            exec("./p", &["p", "--helper=euid"], &[]);
+            99
+        });
+        // The exec itself stops with SIGTRAP.
+        match wait_flags(pid, WUNTRACED) {
+            Status::Stopped(SIGTRAP) => unsafe { ptrace(PTRACE_CONT, pid, 0, 0) },
+            _ => return 98,
+        };
+        (wait_for(pid) == Status::Exited(1)) as i32
+    });
+    eq!(ended, Status::Exited(1));
+    // One whose directory context another process shares.
+    let ended = child(|| {
+        unsafe { setresuid(1000, 1000, 1000) };
+        let pid = unsafe { syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0) };
+        if pid == 0 {
+            loop {
+                unsafe { pause() };
+            }
+        }
+        let runs = unsafe { syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0) };
+        if runs == 0 {
+            exec("./p", &["p", "--helper=euid"], &[]);
+            unsafe { _exit(99) };
+        }
+        let ended = wait_for(runs as i32);
+        unsafe { kill(pid as i32, SIGKILL) };
+        wait_for(pid as i32);
+        (ended == Status::Exited(1)) as i32
+    });
+    eq!(ended, Status::Exited(1));
     Ok(())
 }
 
@@ -440,6 +631,18 @@ fn vfork_parent_resumes_at_exec() -> Outcome {
         let done = std::process::Command::new("/bin/linnet-tests").args(["--helper=args", "one", "", "three 3"]).status();
         check!(done.is_ok_and(|status| status.success()));
     }
+    // The parent goes on at the exec, neither before it nor at the end of the program.
+    let mut stack = vec![0u64; 8192];
+    extern "C" fn run(_: *mut c_void) -> i32 {
+        unsafe { usleep(40_000) };
+        exec("/bin/busybox", &["sleep", "4"], &[]);
+        99
+    }
+    let top = unsafe { stack.as_mut_ptr().add(8192) };
+    let pid = ok!(clone(run, top.cast(), CLONE_VM | CLONE_VFORK | SIGCHLD, std::ptr::null_mut()));
+    eq!(content(&format!("/proc/{pid}/comm"))?, b"busybox\n");
+    ok!(kill(pid, SIGKILL));
+    eq!(wait_for(pid), Status::Killed(SIGKILL));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ cases![faults:
     unmapped_is_maperr, read_only_is_accerr, none_is_accerr, execute_data_is_accerr, beyond_file_is_adrerr,
     jump_to_zero_is_maperr, kernel_address_is_maperr, unaligned_jump_is_adraln, undefined_is_illopc,
     privileged_is_illopc, breakpoint_is_trap, handler_may_repair_and_return, blocked_fault_kills, ignored_fault_kills,
-    null_write_in_handler_kills,
+    null_write_in_handler_kills, classes_of_exceptions_are_told_apart,
 ];
 
 static CODE: AtomicI32 = AtomicI32::new(0);
@@ -141,6 +141,41 @@ fn privileged_is_illopc() -> Outcome {
 fn breakpoint_is_trap() -> Outcome {
     let (signal, code, _) = fault(|| unsafe { core::arch::asm!("brk #7") })?;
     eq!((signal, code), (SIGTRAP, TRAP_BRKPT));
+    Ok(())
+}
+
+fn classes_of_exceptions_are_told_apart() -> Outcome {
+    let readable = ok!(map(PAGE, PROT_READ)) as usize;
+    let (signal, code, at) = fault(|| _ = load(16))?;
+    eq!((signal, code, at), (SIGSEGV, SEGV_MAPERR, 16));
+    let (signal, code, at) = fault(|| store(readable + 8))?;
+    eq!((signal, code, at), (SIGSEGV, SEGV_ACCERR, readable + 8));
+    let (signal, code, at) = fault(|| jump(readable))?;
+    eq!((signal, code, at), (SIGSEGV, SEGV_ACCERR, readable));
+    let odd = classes_of_exceptions_are_told_apart as *const () as usize + 2;
+    let (signal, code, at) = fault(|| jump(odd))?;
+    eq!((signal, code, at), (SIGBUS, BUS_ADRALN, odd));
+    let (signal, code, _) = fault(|| unsafe { core::arch::asm!("udf #0") })?;
+    eq!((signal, code), (SIGILL, ILL_ILLOPC));
+    let (signal, code, _) = fault(|| unsafe { core::arch::asm!("brk #0") })?;
+    eq!((signal, code), (SIGTRAP, TRAP_BRKPT));
+    // A register of the kernel's, and one of those that are emulated.
+    let (signal, code, _) = fault(|| unsafe { core::arch::asm!("mrs x9, ttbr0_el1", out("x9") _) })?;
+    eq!((signal, code), (SIGILL, ILL_ILLOPC));
+    let (main, features): (u64, u64);
+    // SAFETY: reads that the kernel emulates, and waits that end.
+    unsafe {
+        core::arch::asm!("mrs {}, midr_el1", out(reg) main);
+        core::arch::asm!("mrs {}, id_aa64pfr0_el1", out(reg) features);
+        core::arch::asm!("mov x9, #1", "cmp x9, #2", "wfi", "wfe", "mov {}, x9", out(reg) _, out("x9") _);
+    }
+    check!(main >> 24 & 0xff != 0);
+    eq!(features & 0xff, 0x11);
+    // SVC is a call, whatever its number says.
+    let mut result = 0u64;
+    // SAFETY: getpid.
+    unsafe { core::arch::asm!("svc #77", in("x8") SYS_getpid, inout("x0") result) };
+    eq!(result, u64::from(std::process::id()));
     Ok(())
 }
 

@@ -43,7 +43,17 @@ fn processes_1_and_2_have_no_parent() -> Outcome {
 fn process_1_runs_its_program() -> Outcome {
     // It began as a thread of the kernel.
     check!(text("/proc/1/comm")? != "kernel_init\n");
-    check!(std::fs::read_link("/proc/1/exe").is_ok_and(|path| path.is_absolute()));
+    let Ok(program) = std::fs::read_link("/proc/1/exe") else { fail!("no /proc/1/exe") };
+    check!(program.is_absolute());
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &std::path::Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    check!(identity(&program).is_some());
+    eq!(identity(&program), identity("/proc/1/exe".as_ref()));
+    // Its name and its first word are the program's.
+    let name = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    eq!(text("/proc/1/comm")?, format!("{name}\n"));
+    let words = text("/proc/1/cmdline")?;
+    eq!(words.split('\0').next(), program.to_str());
     eq!(flags(1)? & KERNEL_THREAD, 0);
     check!(text("/proc/1/status")?.contains("VmSize:"));
     check!(!content("/proc/1/cmdline")?.is_empty());
@@ -64,6 +74,11 @@ fn process_0_is_nobody() -> Outcome {
     }
     // A signal to 0 goes to the caller's own group, never to the idle thread.
     ok!(kill(0, 0));
+    // Nor can it be traced or asked about.
+    errno!(ptrace(PTRACE_ATTACH, 0, 0, 0), ESRCH);
+    for pid in processes() {
+        check!(text(&format!("/proc/{pid}/comm")).is_ok_and(|name| !name.starts_with("swapper") && !name.starts_with("idle")) || flags(pid).is_err());
+    }
     Ok(())
 }
 
@@ -101,7 +116,14 @@ fn kernel_threads_have_no_memory() -> Outcome {
         check!(content(&format!("/proc/{pid}/maps"))?.is_empty());
         let link = std::fs::read_link(format!("/proc/{pid}/exe"));
         eq!(link.err().and_then(|error| error.raw_os_error()), Some(ENOENT));
+        check!(!status.contains("\nVm"));
+        eq!(text(&format!("/proc/{pid}/statm"))?, "0 0 0 0 0 0 0\n");
+        eq!((stat(pid, 23)?, stat(pid, 24)?), ("0".to_string(), "0".to_string()));
+        errno!(ptrace(PTRACE_ATTACH, pid, 0, 0), EPERM);
+        errno!(ptrace(PTRACE_SEIZE, pid, 0, 0), EPERM);
     }
+    // A program has all that.
+    check!(text("/proc/self/status")?.contains("VmSize") && flags(std::process::id())? & KERNEL_THREAD == 0);
     Ok(())
 }
 
@@ -133,13 +155,36 @@ fn idle_time_advances() -> Outcome {
     while idle()? < before + 5 {
         ok!(usleep(20_000));
     }
-    Ok(())
+    // While nothing runs, that of each CPU as fast as the clock; the same in /proc/uptime, of all.
+    let cpus = || -> Result<Vec<u64>, Stop> {
+        let text = text("/proc/stat")?;
+        let lines = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+        Ok(lines.filter_map(|line| line.split_whitespace().nth(4)?.parse().ok()).collect())
+    };
+    let uptime = || -> Result<f64, Stop> { Ok(text("/proc/uptime")?.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0.0)) };
+    let mut last = String::new();
+    for _ in 0..5 {
+        let (start, before, in_seconds) = (now(), cpus()?, uptime()?);
+        ok!(usleep(300_000));
+        let (after, in_seconds) = (cpus()?, uptime()? - in_seconds);
+        let passed = (now() - start) as f64 / 1e9;
+        let idle: Vec<f64> = after.iter().zip(&before).map(|(after, before)| (after - before) as f64 / 100.0).collect();
+        let fits = |have: f64, want: f64| have > want * 0.6 - 0.02 && have < want * 1.15 + 0.03;
+        if idle.iter().all(|idle| fits(*idle, passed)) && fits(in_seconds, passed * idle.len() as f64) {
+            return Ok(());
+        }
+        last = format!("{passed} s passed: {idle:?} s idle, {in_seconds} s in /proc/uptime");
+    }
+    fail!("{last}")
 }
 
 fn rootfs_is_the_first_mount() -> Outcome {
     let mounts = text("/proc/self/mounts")?;
     let first: Vec<&str> = mounts.lines().next().unwrap_or("").split(' ').collect();
     eq!(first.get(1..3), Some(&["/", "rootfs"][..]));
+    let info = text("/proc/self/mountinfo")?;
+    let first: Vec<&str> = info.lines().next().unwrap_or("").split(' ').collect();
+    eq!((first.get(3..5), first.iter().position(|word| *word == "-").map(|at| first[at + 1..at + 3].to_vec())), (Some(&["/", "/"][..]), Some(vec!["rootfs", "rootfs"])));
     let kinds = text("/proc/filesystems")?;
     for kind in ["tmpfs", "proc", "devtmpfs"] {
         check!(kinds.lines().any(|line| line == format!("nodev\t{kind}")));

@@ -6,7 +6,7 @@ use libc::*;
 
 cases![places:
     stack_starts_within_its_limit, without_randomisation_maps_are_equal, level_zero_makes_maps_equal, level_one_keeps_the_heap_in_place,
-    level_two_moves_everything, unlimited_stack_places_upwards, page_zero_appears_when_asked, personality_is_inherited_and_kept,
+    level_two_moves_everything, unlimited_stack_places_upwards, set_id_programs_have_a_stack_with_an_end, page_zero_appears_when_asked, personality_is_inherited_and_kept,
     set_id_programs_get_their_own_personality, readable_means_executable_when_asked, old_programs_see_an_old_release,
     timeouts_stick_when_asked, unreadable_program_is_not_dumpable, set_id_program_is_not_dumpable, branch_targets_are_checked,
     unknown_protection_bits,
@@ -139,6 +139,50 @@ fn unlimited_stack_places_upwards() -> Outcome {
     // From a quarter of user space on.
     check!((0x4000_0000_0000..0x4001_0000_0000).contains(&probe.pc()));
     probe.finish()
+}
+
+fn set_id_programs_have_a_stack_with_an_end() -> Outcome {
+    anywhere(4096).install("q")?;
+    ok!(chmod(c".".as_ptr(), 0o755));
+    ok!(chown(c"q".as_ptr(), 1234, 0));
+    ok!(chmod(c"q".as_ptr(), 0o4755));
+    let probe = Probe::start_with(0, || {
+        let limit = rlimit { rlim_cur: RLIM_INFINITY, rlim_max: RLIM_INFINITY };
+        // SAFETY: the child's own limit and ids.
+        unsafe {
+            setrlimit(RLIMIT_STACK, &limit);
+            setresuid(1000, 1000, 1000);
+        }
+        exec("./q", &["q"], &[])
+    })?;
+    // Below the stack, as if its limit were 8 MiB, and not from a quarter of user space on.
+    eq!(probe.aux(AT_SECURE)?, 1);
+    check!(probe.pc() > 0xf000_0000_0000);
+    probe.finish()?;
+    // What its parent's end would have sent it is forgotten.
+    crate::exec::copy_of_tests("copy")?;
+    let signal_of = |mode: u32| -> Result<String, Stop> {
+        ok!(chown(c"copy".as_ptr(), 1234, 0));
+        ok!(chmod(c"copy".as_ptr(), mode));
+        let (reader, writer) = new_pipe(O_CLOEXEC)?;
+        let pid = fork_child(|| {
+            // SAFETY: the child's own descriptors and ids.
+            unsafe {
+                dup2(writer, 1);
+                setresuid(1000, 1000, 1000);
+                prctl(PR_SET_PDEATHSIG, SIGUSR1);
+            }
+            crate::exec::exec("./copy", &["copy", "--helper=parent-death"], &[]);
+            99
+        });
+        close_fd(writer);
+        let text = String::from_utf8_lossy(&read_to_end(reader)).into_owned();
+        eq!(wait_for(pid), Status::Exited(0));
+        Ok(text)
+    };
+    eq!(signal_of(0o755)?, SIGUSR1.to_string());
+    eq!(signal_of(0o4755)?, "0");
+    Ok(())
 }
 
 fn page_zero_appears_when_asked() -> Outcome {

@@ -185,6 +185,9 @@ fn vfork_shares_until_exit() -> Outcome {
     unsafe {
         let pid = syscall(SYS_clone, CLONE_VFORK | CLONE_VM | SIGCHLD, stack_for_child()?, 0, 0, 0);
         if pid == 0 {
+            // Long enough for a parent that does not wait.
+            static PAUSE: timespec = timespec { tv_sec: 0, tv_nsec: 40_000_000 };
+            syscall(SYS_nanosleep, &PAUSE, 0);
             (&raw mut SHARED).write_volatile(42);
             syscall(SYS_exit, 3);
         }

@@ -7,7 +7,8 @@ use std::ptr::{null_mut, without_provenance_mut as at};
 cases![ptrace:
     traceme_stops_at_signals, signal_is_replaced_or_dropped, ignored_signals_are_seen, siginfo_is_read_and_written,
     syscall_stops_come_in_pairs, syscall_number_can_be_changed, skipped_call_keeps_the_tracers_value, syscall_info_tells_entry_and_exit,
-    sysemu_skips_the_call, x7_marks_the_stop, registers_are_read_and_written, registers_refuse_other_modes, floating_point_and_tls,
+    sysemu_skips_the_call, x7_marks_the_stop, registers_are_read_and_written, registers_refuse_other_modes,
+    registers_are_those_of_the_program, floating_point_and_tls,
     peek_and_poke, poke_breakpoint_in_text, single_steps, step_over_a_call_and_into_a_handler, watchpoint_hits, hardware_breakpoint_hits,
     fork_event_gives_a_traced_child, vfork_events, clone_event_gives_a_traced_thread, exec_event, exec_without_options_traps, exit_event,
     exec_from_a_thread_keeps_the_tracee, attach_stops_a_running_process, attach_to_a_stopped_process, seize_and_interrupt, listen_hears_sigcont,
@@ -391,6 +392,41 @@ fn registers_are_read_and_written() -> Outcome {
     let mut large = [0u8; 400];
     eq!(get_set(t.0, NT_PRSTATUS, &mut large)?, 272);
     eq!(go(PTRACE_CONT, t.0, 0)?, 42 << 8);
+    Ok(())
+}
+
+fn registers_are_those_of_the_program() -> Outcome {
+    // SAFETY: the child ends between the two breakpoints, by its tracer's hand.
+    let t = traced(|| unsafe {
+        core::arch::asm!(
+            "mov x0, #0x50000000", "msr nzcv, x0", "adr x0, 7f", "mov x1, sp",
+            "mov x2, #102", "mov x3, #103", "mov x4, #104", "mov x5, #105", "mov x6, #106", "mov x7, #107", "mov x8, #108",
+            "mov x9, #109", "mov x10, #110", "mov x11, #111", "mov x12, #112", "mov x13, #113", "mov x14, #114", "mov x15, #115",
+            "mov x16, #116", "mov x17, #117", "mov x18, #118", "mov x19, #119", "mov x20, #120", "mov x21, #121", "mov x22, #122",
+            "mov x23, #123", "mov x24, #124", "mov x25, #125", "mov x26, #126", "mov x27, #127", "mov x28, #128", "mov x29, #129",
+            "mov x30, #130",
+            "7: brk #1",
+            "brk #2",
+            "b .",
+            options(noreturn)
+        )
+    })?;
+    eq!(go(PTRACE_CONT, t.0, 0)?, stopped(SIGTRAP));
+    let r = regs(t.0)?;
+    for i in 2..31 {
+        eq!((i, r.x[i]), (i, 100 + i as u64));
+    }
+    eq!((r.pc, r.sp), (r.x[0], r.x[1]));
+    eq!(r.pstate & 0xf000_001f, 0x5000_0000);
+    // All of them changed, and back from the program as they were given. What no program may have is
+    // dropped.
+    let mut new = Regs { x: std::array::from_fn(|i| (i as u64 + 3) * 0x0101_0101_0101_0101), sp: r.sp - 64, pc: r.pc + 4, pstate: r.pstate ^ 0xf000_0000 };
+    put_set(t.0, NT_PRSTATUS, bytes_of(&mut Regs { pstate: new.pstate | 1 << 20 | 1 << 5, ..new }));
+    eq!(go(PTRACE_CONT, t.0, 0)?, stopped(SIGTRAP));
+    let r = regs(t.0)?;
+    new.pstate = r.pstate;
+    eq!(r, new);
+    eq!(r.pstate & 0xf010_003f, 0xa000_0000);
     Ok(())
 }
 
