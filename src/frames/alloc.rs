@@ -156,7 +156,7 @@ fn get(order: usize, flags: AllocFlags) -> Result<&'static Frame> {
     slow(order, flags)
 }
 
-fn may_wait(flags: AllocFlags) -> bool {
+pub(crate) fn may_wait(flags: AllocFlags) -> bool {
     !flags.contains(AllocFlags::ATOMIC) && arch::preempt::count() == 0 && arch::irq::enabled()
 }
 

@@ -127,6 +127,30 @@ pub fn vmalloc(len: usize) -> Result<VmallocBox> {
     Ok(VmallocBox { virt: imp::map_pages(len)?, len })
 }
 
+/// Memory for the allocator of objects where no block is large enough, or none is left. It may have
+/// to wait: `None` where the caller must not, and on the host.
+pub(crate) fn for_object(len: usize) -> Option<core::ptr::NonNull<u8>> {
+    if !crate::alloc::may_wait(crate::AllocFlags::empty()) {
+        return None;
+    }
+    let virt = imp::map_pages(len).ok()?;
+    if !imp::has(virt) {
+        imp::unmap_pages(virt, len);
+        return None;
+    }
+    core::ptr::NonNull::new(imp::pointer(virt))
+}
+
+/// Takes it back; false if the address is not one of this area's. Any context.
+pub(crate) fn free_object(ptr: core::ptr::NonNull<u8>, len: usize) -> bool {
+    let virt = VirtAddr(ptr.as_ptr().expose_provenance() as u64);
+    let mine = imp::has(virt);
+    if mine {
+        imp::unmap_pages(virt, len);
+    }
+    mine
+}
+
 impl Drop for VmallocBox {
     fn drop(&mut self) {
         imp::unmap_pages(self.virt, self.len);

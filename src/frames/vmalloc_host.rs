@@ -48,6 +48,11 @@ pub(super) fn unmap_io(virt: VirtAddr, len: usize) {
     free(virt, len, abi::PAGE_SIZE);
 }
 
+/// Plain memory, that nobody tells from other memory.
+pub(super) fn has(_: VirtAddr) -> bool {
+    false
+}
+
 pub(super) fn map_pages(len: usize) -> Result<VirtAddr> {
     allocate(len, abi::PAGE_SIZE)
 }

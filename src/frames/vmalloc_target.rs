@@ -125,7 +125,7 @@ static AREAS: SpinLock<Areas> = SpinLock::new(Areas(None), &AREA_LOCK);
 /// A place for `len` bytes (whole pages) and a guard page.
 fn reserve(len: u64, align: u64) -> Result<VirtAddr> {
     let memory = slab::kmalloc(Layout::new::<Area>()).ok_or(Errno::ENOMEM)?.cast::<Area>();
-    let mut list = AREAS.lock();
+    let mut list = AREAS.lock_irq();
     let mut at = STACK_END.next_multiple_of(align);
     let mut link: *mut Option<NonNull<Area>> = &mut list.0;
     // SAFETY: under the lock the list's nodes and links are ours; `memory` is fresh.
@@ -151,7 +151,7 @@ fn reserve(len: u64, align: u64) -> Result<VirtAddr> {
 
 /// Gives the place that starts at `virt` back.
 fn release(virt: VirtAddr) {
-    let mut list = AREAS.lock();
+    let mut list = AREAS.lock_irq();
     let mut link: *mut Option<NonNull<Area>> = &mut list.0;
     // SAFETY: under the lock the list's nodes and links are ours; the node is freed once, unlinked.
     unsafe {
@@ -191,6 +191,11 @@ pub(super) fn unmap_io(virt: VirtAddr, len: usize) {
     let Ok((_, all)) = pages(virt.0, len) else { return };
     kernel::unmap(virt.page_down(), all as usize, |_, _| ());
     release(virt.page_down());
+}
+
+/// Whether an address is one of this area's.
+pub(super) fn has(virt: VirtAddr) -> bool {
+    (VMALLOC_BASE..VMALLOC_END).contains(&virt.0)
 }
 
 pub(super) fn map_pages(len: usize) -> Result<VirtAddr> {

@@ -569,6 +569,13 @@ impl Process {
     }
 }
 
+impl Drop for Task {
+    fn drop(&mut self) {
+        // One that never ran has not given it up itself.
+        drop(self.set_fs(None));
+    }
+}
+
 /// What a new task is made of.
 pub(crate) struct TaskSpec {
     pub pid: KArc<Pid>,
@@ -584,14 +591,15 @@ pub(crate) struct TaskSpec {
 
 impl Task {
     pub(crate) fn try_new(spec: TaskSpec) -> Result<KArc<Self>> {
-        Ok(KArc::try_new_cyclic(|me| Self {
+        let fs = spec.fs;
+        let task = KArc::try_new_cyclic(|me| Self {
             me: me.clone(),
             pid: RcuArc::new(Some(spec.pid)),
             process: spec.process,
             thread: Once::new(),
             mm: ArcSlot::new(spec.mm),
             files: ArcSlot::new(Some(spec.files)),
-            fs: ArcSlot::new(Some(spec.fs)),
+            fs: ArcSlot::new(None),
             ns: RcuArc::new(Some(spec.ns)),
             cred: RcuArc::new(Some(spec.cred)),
             clear_child_tid: AtomicU64::new(0),
@@ -624,7 +632,9 @@ impl Task {
             timer_slack: AtomicU64::new(DEFAULT_TIMER_SLACK),
             default_timer_slack: AtomicU64::new(DEFAULT_TIMER_SLACK),
             io_priority: AtomicU32::new(0),
-        })?)
+        })?;
+        drop(task.set_fs(Some(fs)));
+        Ok(task)
     }
 
     /// What a new thread takes over beside what it is made of. Nobody's death matters to it unless
@@ -704,7 +714,14 @@ impl Task {
         self.files.swap(files)
     }
     pub(crate) fn set_fs(&self, fs: Option<KArc<FsContext>>) -> Option<KArc<FsContext>> {
-        self.fs.swap(fs)
+        if let Some(new) = &fs {
+            new.enter();
+        }
+        let old = self.fs.swap(fs);
+        if let Some(old) = &old {
+            old.leave();
+        }
+        old
     }
     pub fn set_cred(&self, cred: KArc<Credentials>) {
         self.cred.store(Some(cred));

@@ -142,15 +142,30 @@ pub struct Roots {
 pub struct FsContext {
     pub(crate) roots: RwSpinLock<Roots>,
     umask: AtomicU32,
+    /// Threads whose context it is; others may hold it for a look.
+    users: AtomicU32,
 }
 
 impl FsContext {
+    /// How many threads have it as theirs.
+    pub fn users(&self) -> u32 {
+        self.users.load(Relaxed)
+    }
+    /// A thread takes it.
+    pub fn enter(&self) {
+        self.users.fetch_add(1, Relaxed);
+    }
+    /// A thread gives it up.
+    pub fn leave(&self) {
+        self.users.fetch_sub(1, Relaxed);
+    }
     /// A context that stands at `root`.
     pub fn new(root: Path, umask: u32) -> core::result::Result<KArc<Self>, AllocError> {
         let cwd = root.clone();
         KArc::try_new(Self {
             roots: RwSpinLock::new(Roots { root, cwd }, &class::FS_CONTEXT),
             umask: AtomicU32::new(umask & 0o777),
+            users: AtomicU32::new(0),
         })
     }
 
@@ -160,6 +175,7 @@ impl FsContext {
         KArc::try_new(Self {
             roots: RwSpinLock::new(Roots { root, cwd }, &class::FS_CONTEXT),
             umask: AtomicU32::new(self.umask()),
+            users: AtomicU32::new(0),
         })
     }
 

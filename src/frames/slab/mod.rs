@@ -12,7 +12,7 @@ mod magazine;
 
 pub use cache::{Cache, CacheInfo};
 
-use crate::{AllocFlags, Counter, FrameFlags, PageBlock, alloc_pages, count, memmap};
+use crate::{AllocFlags, Counter, FrameFlags, PageBlock, alloc_pages, count, memmap, vmalloc};
 use abi::{PAGE_SIZE, VirtAddr};
 use core::{alloc::Layout, ptr, ptr::NonNull};
 
@@ -88,7 +88,7 @@ pub unsafe fn kfree(ptr: NonNull<u8>, layout: Layout) {
             // SAFETY: the same layout leads to the same class.
             unsafe { cache.free(ptr) }
         }
-        None => free_large(ptr),
+        None => free_large(ptr, layout),
     }
 }
 
@@ -99,14 +99,19 @@ fn order_of(layout: Layout) -> u8 {
 
 #[cold]
 fn large(layout: Layout) -> Option<NonNull<u8>> {
-    let block = alloc_pages(order_of(layout), AllocFlags::empty()).ok()?;
+    let Ok(block) = alloc_pages(order_of(layout), AllocFlags::empty()) else {
+        return vmalloc::for_object(layout.size());
+    };
     count(Counter::KmallocLarge, 1 << block.order());
     let virt = block.into_raw().virt();
     NonNull::new(ptr::with_exposed_provenance_mut(virt.as_usize()))
 }
 
 #[cold]
-fn free_large(ptr: NonNull<u8>) {
+fn free_large(ptr: NonNull<u8>, layout: Layout) {
+    if vmalloc::free_object(ptr, layout.size()) {
+        return;
+    }
     let phys = arch::mmu::virt_to_phys(VirtAddr(ptr.as_ptr().expose_provenance() as u64));
     let Some(head) = memmap::frame_at(phys) else { return };
     assert!(

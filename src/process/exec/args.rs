@@ -94,7 +94,7 @@ impl Strings {
 
     fn read_string(&mut self, mut from: UserAddr, budget: &mut usize, dying: &dyn Fn() -> bool) -> Result {
         let mut left = MAX_STRING;
-        let mut chunk = [0u8; 256];
+        let mut chunk = [0u8; 1024];
         loop {
             // Each piece may fault, and wait for what backs its page.
             if dying() {

@@ -36,11 +36,11 @@ pub(super) fn init() -> Result {
     sysctl::add_number("sys/kernel/randomize_va_space", &RANDOMIZE)
 }
 
-/// A random number below `n`.
 /// The usual limit of a stack (Linux's _STK_LIM): the most that the place of a set-id program's
 /// mappings depends on.
 pub(super) const USUAL_STACK: u64 = 8 << 20;
 
+/// A random number below `n`.
 fn random_below(n: u64) -> u64 {
     vfs::random::next_u64() % n
 }

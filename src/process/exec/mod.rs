@@ -105,8 +105,7 @@ fn shares_directories(task: &Task) -> Result<bool> {
     let fs = task.fs()?;
     let nth = |n: usize| task.process.signals.lock_irq().members.get(n).cloned();
     let own = (0..).map_while(nth).filter(|t| t.fs().is_ok_and(|other| KArc::ptr_eq(&other, &fs))).count();
-    // The handle here is one more.
-    Ok(KArc::strong_count(&fs) > own + 1)
+    Ok(fs.users() as usize > own)
 }
 
 fn credentials_for(task: &Task, binary: &Binary) -> Result<NewCredentials> {
@@ -208,7 +207,7 @@ fn commit(task: &Task, regs: &mut UserRegs, binary: Binary, image: Image, new: N
     }
     if new.secure
         && let Ok(fs) = task.fs()
-        && KArc::strong_count(&fs) > 2
+        && fs.users() > 1
     {
         // Its directory and umask are not for a process with fewer rights to change.
         match fs.copy() {
