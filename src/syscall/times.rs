@@ -120,20 +120,18 @@ pub fn gettimeofday(_: &Task, tv: UserPtr<g::timeval>, tz: UserPtr<[i32; 2]>) ->
 
 pub fn settimeofday(task: &Task, tv: UserPtr<g::timeval>, tz: UserPtr<[i32; 2]>) -> Result {
     let new = if tv.is_null() { None } else { Some(tv.read()?) };
-    if !tz.is_null() {
-        // The kernel's own time zone is a relic; only its range is checked (settimeofday(2)).
-        let [west, _] = tz.read()?;
-        if west.abs() > 15 * 60 {
-            return Err(Errno::EINVAL);
-        }
+    if new.is_some_and(|tv| tv.tv_sec < 0 || !(0..1_000_000).contains(&tv.tv_usec)) {
+        return Err(Errno::EINVAL);
     }
+    let [west, _] = if tz.is_null() { [0, 0] } else { tz.read()? };
     if !task.with_cred(|c| c.capable(Cap::SYS_TIME))? {
         return Err(Errno::EPERM);
     }
-    let Some(tv) = new else { return Ok(()) };
-    if tv.tv_sec < 0 || !(0..1_000_000).contains(&tv.tv_usec) {
+    // The kernel's own time zone is a relic; only its range is checked (settimeofday(2)).
+    if west.unsigned_abs() > 15 * 60 {
         return Err(Errno::EINVAL);
     }
+    let Some(tv) = new else { return Ok(()) };
     set(task, Nanos::from_secs(tv.tv_sec as u64).saturating_add(Nanos::from_micros(tv.tv_usec as u64)))
 }
 
