@@ -31,7 +31,7 @@ pub use bitmap::Bitmap;
 pub use entry::Entry;
 pub use hash::{HashField, HashLink, HashTable};
 pub use idmap::{IdError, IdMap};
-pub use list::{ArcList, Iter as ListIter, Link, LinkField};
+pub use list::{ArcList, Choice, Iter as ListIter, Link, LinkField};
 pub use ordmap::{Iter as OrdIter, OrdMap, OrdNode, Reserved};
 pub use rangemap::{RangeEdit, RangeError, RangeIter, RangeMap};
 pub use ring::{ByteRing, RingBuf};

@@ -77,6 +77,17 @@ macro_rules! link_field {
     };
 }
 
+/// What [`ArcList::extract`] does with an element.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Choice {
+    /// It leaves the list.
+    Take,
+    /// It stays.
+    Leave,
+    /// It stays, and so do all behind it.
+    Stop,
+}
+
 static NEXT_LIST: AtomicU64 = AtomicU64::new(1);
 
 /// See the module's text.
@@ -232,6 +243,22 @@ impl<A: LinkField> ArcList<A> {
         Some(self.unlink(Self::link_of(found)))
     }
 
+    /// Takes elements out in one pass from the first on, as `choose` says of each; `taken` gets
+    /// them. Neither sees the list.
+    pub fn extract(&mut self, mut choose: impl FnMut(&A::Value) -> Choice, mut taken: impl FnMut(KArc<A::Value>)) {
+        let mut at = self.first;
+        while !at.is_null() {
+            // SAFETY: a link on this list is alive, and its pointers ours to read.
+            let (value, next) = unsafe { (&*Self::value_of(at), *(*at).next.get()) };
+            match choose(value) {
+                Choice::Take => taken(self.unlink(at)),
+                Choice::Leave => {}
+                Choice::Stop => return,
+            }
+            at = next;
+        }
+    }
+
     /// The first.
     pub fn front(&self) -> Option<&A::Value> {
         self.iter().next()
@@ -259,6 +286,12 @@ impl<A: LinkField> ArcList<A> {
             let next = *(*Self::link_of(v)).next.get();
             NonNull::new(next.cast_mut()).map(|n| &*Self::value_of(n.as_ptr()))
         }
+    }
+
+    /// A handle of its own to the element behind `v`, if `v` is on this list.
+    pub fn next_arc(&self, v: &A::Value) -> Option<KArc<A::Value>> {
+        // SAFETY: the list holds a handle.
+        self.next_of(v).map(|v| unsafe { KArc::clone_from_ptr(v) })
     }
 
     /// From the first to the last.
@@ -355,6 +388,31 @@ mod tests {
         drop(b);
         assert_eq!(KArc::strong_count(&x), 1);
         assert!(!x.link.is_linked());
+    }
+
+    #[test]
+    fn extract_goes_over_each_element_once_and_stops_when_told() {
+        let mut l = ArcList::<ItemLink>::new();
+        let mut other = ArcList::<ItemLink>::new();
+        for n in 0..10 {
+            assert!(l.push_back(item(n)).is_ok());
+        }
+        let mut looks = 0;
+        l.extract(
+            |v| {
+                looks += 1;
+                match v.n {
+                    8 => Choice::Stop,
+                    n if n % 3 == 0 => Choice::Take,
+                    _ => Choice::Leave,
+                }
+            },
+            |v| assert!(other.push_back(v).is_ok()),
+        );
+        assert_eq!(looks, 9);
+        assert!(l.iter().map(|v| v.n).eq([1, 2, 4, 5, 7, 8, 9]));
+        assert!(other.iter().map(|v| v.n).eq([0, 3, 6]));
+        assert_eq!((l.len(), other.len()), (7, 3));
     }
 
     proptest! {

@@ -4,7 +4,16 @@ use abi::{DevNum, Errno, Result, UserAddr, raw::general as g};
 use core::fmt;
 use kalloc::KArc;
 
+use sync::atomic::{AtomicU64, Ordering};
+
 use crate::PageCache;
+
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+
+/// A number for a page cache or an address space that no other one of either kind ever has.
+pub(crate) fn next_serial() -> u64 {
+    NEXT_SERIAL.fetch_add(1, Ordering::Relaxed)
+}
 
 bitflags::bitflags! {
     /// What a mapping allows (`mmap(2)`, PROT_*).

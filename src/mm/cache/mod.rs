@@ -76,6 +76,7 @@ pub(crate) const TAG_WRITEBACK: Tag = Tag::One;
 /// The pages of one object. See the head of this file.
 pub struct PageCache {
     id: OwnerId,
+    serial: u64,
     pages: XArray<FrameRef>,
     size: AtomicU64,
     kind: CacheKind,
@@ -91,6 +92,7 @@ impl PageCache {
         let cache = KArc::try_new_cyclic_fallible(|me: &KWeak<Self>| {
             Ok::<_, AllocError>(Self {
                 id: OwnerId::cache(me)?,
+                serial: crate::types::next_serial(),
                 pages: XArray::new(&locks::CACHE_TREE),
                 size: AtomicU64::new(0),
                 kind,
@@ -102,9 +104,9 @@ impl PageCache {
         Ok(cache)
     }
 
-    /// A number that no other cache has while this one lives.
-    pub fn number(&self) -> u64 {
-        self.id.tag()
+    /// A number that no other cache or address space ever has.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
     /// What is behind it.
     pub fn kind(&self) -> CacheKind {

@@ -54,6 +54,7 @@ pub(crate) struct Writer {
 /// An address space. See the head of this file.
 pub struct AddressSpace {
     me: KWeak<Self>,
+    serial: u64,
     areas: RangeMap<Area>,
     writer: Mutex<Writer>,
     pub(crate) table: Tables,
@@ -77,6 +78,7 @@ impl AddressSpace {
         let space = KArc::try_new_cyclic_fallible(|me: &KWeak<Self>| {
             Ok::<_, AllocError>(Self {
                 me: me.clone(),
+                serial: crate::types::next_serial(),
                 areas: RangeMap::new(&locks::AREAS),
                 writer: Mutex::new(
                     Writer { brk: 0, future: MapFlags::empty() },
@@ -91,6 +93,11 @@ impl AddressSpace {
             })
         })?;
         Ok(space)
+    }
+
+    /// A number that no other address space or page cache ever has.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     pub(crate) fn weak(&self) -> &KWeak<Self> {

@@ -166,8 +166,34 @@ impl Graph {
             cell.waiter = Some(waiter.clone());
         }
         let _ = state.cell.lock().waiters.push_back(node.clone());
-        self.refresh(owner);
+        self.raise(owner, node.priority());
         Ok(())
+    }
+
+    /// One more waits for the node, with this priority: it and whom it waits for inherit that. So
+    /// that many who come one after the other are not looked through each time.
+    fn raise(&self, node: KArc<Node>, priority: u32) {
+        let (mut at, mut priority) = (node, priority);
+        for _ in 0..DEPTH {
+            if at.boost.fetch_max(priority, Ordering::Relaxed) >= priority {
+                return;
+            }
+            self.apply(&at);
+            priority = at.priority();
+            match at.waits_for().and_then(|s| s.owner()) {
+                Some(owner) => at = owner,
+                None => return,
+            }
+        }
+    }
+
+    /// Tells the scheduler what the node inherits.
+    fn apply(&self, node: &Node) {
+        if let Some(thread) = node.thread.upgrade() {
+            sched::set_boost(&thread, node.boost.load(Ordering::Relaxed) as u8);
+            // Perhaps the last handle: what hangs on a thread must not go under a lock.
+            KArc::drop_after_grace_period(thread);
+        }
     }
 
     /// The node waits no longer. Its waiter, for which it did.
@@ -247,11 +273,7 @@ impl Graph {
             if at.boost.swap(boost, Ordering::Relaxed) == boost {
                 return;
             }
-            if let Some(thread) = at.thread.upgrade() {
-                sched::set_boost(&thread, boost as u8);
-                // Perhaps the last handle: what hangs on a thread must not go under a lock.
-                KArc::drop_after_grace_period(thread);
-            }
+            self.apply(&at);
             match at.waits_for().and_then(|s| s.owner()) {
                 Some(owner) => at = owner,
                 None => return,

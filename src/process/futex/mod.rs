@@ -40,9 +40,9 @@ use crate::{
 };
 use abi::{Errno, Result, UserAddr};
 use arch::user::UserPtr;
-use collections::{ArcList, Link};
+use collections::{ArcList, Choice, Link};
 use kalloc::{KArc, karc_as};
-use mm::{PageCache, Prot};
+use mm::Prot;
 use sched::{Outcome, Sleep, WaitQueue, Wake, WakeCallback};
 use sync::{
     LockClass, SpinLock, SpinGuard,
@@ -56,17 +56,12 @@ const BUCKETS: usize = 256;
 /// What identifies a futex: programs that reach the same word through the same key meet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Key {
-    /// The address space, or the object that is mapped shared.
+    /// Serial number of the address space, or of the object that is mapped shared: no other one
+    /// ever has it, so a waiter need not keep what it waits in.
     object: u64,
     /// Address in the space, or offset in the object. Bit 0 is set for a word of private memory
     /// that was named without FUTEX_PRIVATE_FLAG: it is another futex than with it.
     offset: u64,
-}
-
-/// A key, and what keeps the object of a shared one from being another's meanwhile.
-struct Place {
-    key: Key,
-    hold: Option<KArc<PageCache>>,
 }
 
 /// What a waiter stands in a bucket for.
@@ -95,7 +90,11 @@ enum Fate {
 
 struct Waiter {
     link: Link,
-    /// The two halves of its key. Changed with the buckets of the old and of the new one locked.
+    /// The bucket in which it stands, or stood last. Changed with the old and the new one locked,
+    /// so it is stable for who has locked the bucket that it names.
+    bucket: AtomicU32,
+    /// The two halves of its key, changed with `bucket`. They can be read apart from each other:
+    /// only who has locked the waiter's bucket looks at them.
     object: AtomicU64,
     offset: AtomicU64,
     mask: u32,
@@ -108,7 +107,6 @@ struct Waiter {
     group: Option<KArc<Group>>,
     /// For waiters that are not plain.
     lock: SpinLock<LockPart>,
-    _hold: Option<KArc<PageCache>>,
 }
 
 /// The part of a waiter that wants a lock.
@@ -171,7 +169,7 @@ enum Access {
 }
 
 /// The key of a word. EINVAL when it is not aligned, EFAULT when it is not mapped.
-fn place(task: &Task, addr: UserAddr, shared: bool, access: Access) -> Result<Place> {
+fn key_of(task: &Task, addr: UserAddr, shared: bool, access: Access) -> Result<Key> {
     if !addr.is_aligned(4) {
         return Err(Errno::EINVAL);
     }
@@ -179,9 +177,9 @@ fn place(task: &Task, addr: UserAddr, shared: bool, access: Access) -> Result<Pl
         return Err(Errno::EFAULT);
     }
     let mm = task.mm().ok_or(Errno::EFAULT)?;
-    let space = KArc::as_ptr(&mm).addr() as u64;
+    let space = mm.serial();
     if !shared {
-        return Ok(Place { key: Key { object: space, offset: addr.0 }, hold: None });
+        return Ok(Key { object: space, offset: addr.0 });
     }
     let area = mm.next_area(addr).filter(|a| a.start <= addr.0).ok_or(Errno::EFAULT)?;
     let needs = if access == Access::Write { Prot::W } else { Prot::R };
@@ -192,12 +190,11 @@ fn place(task: &Task, addr: UserAddr, shared: bool, access: Access) -> Result<Pl
         && let Some(file) = area.file()
     {
         // The page cache is what all mappings of an object have in common.
-        let cache = file.cache().clone();
-        let object = KArc::as_ptr(&cache).addr() as u64;
+        let object = file.cache().serial();
         let offset = (area.index_of(addr.0) << abi::PAGE_SHIFT) + addr.page_offset() as u64;
-        return Ok(Place { key: Key { object, offset }, hold: Some(cache) });
+        return Ok(Key { object, offset });
     }
-    Ok(Place { key: Key { object: space, offset: addr.0 | 1 }, hold: None })
+    Ok(Key { object: space, offset: addr.0 | 1 })
 }
 
 /// Reads the word without page faults while a spin lock is held; `None` when it is not resident.
@@ -213,15 +210,16 @@ fn fault_in_writable(addr: UserAddr) -> Result {
 }
 
 impl Waiter {
-    fn try_new(place: Place, mask: u32, kind: Kind) -> Result<KArc<Self>> {
-        Self::build(place, mask, kind, None, LockPart::default())
+    fn try_new(key: Key, mask: u32, kind: Kind) -> Result<KArc<Self>> {
+        Self::build(key, mask, kind, None, LockPart::default())
     }
 
-    fn build(place: Place, mask: u32, kind: Kind, group: Option<KArc<Group>>, lock: LockPart) -> Result<KArc<Self>> {
+    fn build(key: Key, mask: u32, kind: Kind, group: Option<KArc<Group>>, lock: LockPart) -> Result<KArc<Self>> {
         Ok(KArc::try_new(Self {
             link: Link::new(),
-            object: AtomicU64::new(place.key.object),
-            offset: AtomicU64::new(place.key.offset),
+            bucket: AtomicU32::new(key.bucket() as u32),
+            object: AtomicU64::new(key.object),
+            offset: AtomicU64::new(key.offset),
             mask,
             priority: sched::current().rt_priority(),
             kind: AtomicU32::new(kind as u32),
@@ -229,16 +227,12 @@ impl Waiter {
             queue: WaitQueue::new(),
             group,
             lock: SpinLock::new(lock, &LOCK_PART),
-            _hold: place.hold,
         })?)
     }
 
-    /// Stable while the bucket in which it stands is locked.
-    fn key(&self) -> Key {
-        Key { object: self.object.load(Ordering::Relaxed), offset: self.offset.load(Ordering::Relaxed) }
-    }
+    /// Whether it waits at the key. The bucket in which it stands is locked.
     fn is_at(&self, key: Key) -> bool {
-        self.key() == key
+        self.object.load(Ordering::Relaxed) == key.object && self.offset.load(Ordering::Relaxed) == key.offset
     }
     fn is(&self, kind: Kind) -> bool {
         self.kind.load(Ordering::Relaxed) == kind as u32
@@ -274,10 +268,10 @@ fn insert(list: &mut List, waiter: KArc<Waiter>) {
 /// The locked bucket in which the waiter stands, or stood last.
 fn bucket_of(waiter: &Waiter) -> Result<SpinGuard<'static, List>> {
     loop {
-        let at = waiter.key().bucket();
-        let list = bucket(at)?.0.lock();
-        // A requeue may have moved it between the two steps.
-        if waiter.key().bucket() == at {
+        let at = waiter.bucket.load(Ordering::Relaxed);
+        let list = bucket(at as usize)?.0.lock();
+        // A requeue may have moved it between the two steps. From here on none can.
+        if waiter.bucket.load(Ordering::Relaxed) == at {
             return Ok(list);
         }
     }
@@ -311,11 +305,11 @@ impl Pair {
             _ => &mut self.low,
         }
     }
-    /// Moves a waiter of the source to the target.
-    fn transfer(&mut self, waiter: &Waiter, to: Key) {
-        let Some(waiter) = self.source().remove(waiter) else { return };
+    /// Puts a waiter that was taken out of the source into the target.
+    fn arrive(&mut self, waiter: KArc<Waiter>, to: Key) {
         waiter.object.store(to.object, Ordering::Relaxed);
         waiter.offset.store(to.offset, Ordering::Relaxed);
+        waiter.bucket.store(to.bucket() as u32, Ordering::Relaxed);
         insert(self.target(), waiter);
     }
 }
@@ -325,16 +319,24 @@ impl Pair {
 fn wake_in(list: &mut List, key: Key, n: u32, mask: u32) -> Result<u32> {
     let mut woken = 0;
     let mut misused = false;
-    while woken < n {
-        let found = list.remove_first(|w| {
-            let here = w.is_at(key);
-            misused |= here && !w.is(Kind::Plain);
-            here && !misused && w.mask & mask != 0
-        });
-        let Some(w) = found else { break };
-        w.finish(Fate::Woken);
+    let choose = |w: &Waiter| {
+        if woken == n {
+            return Choice::Stop;
+        }
+        if !w.is_at(key) {
+            return Choice::Leave;
+        }
+        misused = !w.is(Kind::Plain);
+        if misused {
+            return Choice::Stop;
+        }
+        if w.mask & mask == 0 {
+            return Choice::Leave;
+        }
         woken += 1;
-    }
+        Choice::Take
+    };
+    list.extract(choose, |w| w.finish(Fate::Woken));
     if misused { Err(Errno::EINVAL) } else { Ok(woken) }
 }
 
@@ -343,7 +345,7 @@ pub fn wake(task: &Task, addr: UserAddr, n: u32, mask: u32, shared: bool) -> Res
     if mask == 0 {
         return Err(Errno::EINVAL);
     }
-    let place = place(task, addr, shared, Access::Read)?;
-    let mut list = bucket(place.key.bucket())?.0.lock();
-    wake_in(&mut list, place.key, n, mask)
+    let key = key_of(task, addr, shared, Access::Read)?;
+    let mut list = bucket(key.bucket())?.0.lock();
+    wake_in(&mut list, key, n, mask)
 }

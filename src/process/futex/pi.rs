@@ -8,7 +8,7 @@
 use super::{
     Access, Fate, Kind, List, LockPart, Waiter, bucket, bucket_of, fault_in_writable,
     graph::{Graph, Node, State},
-    insert, peek, place, watch,
+    insert, key_of, peek, watch,
     requeue::first_at,
 };
 use super::Key;
@@ -106,11 +106,10 @@ pub(super) fn claim(list: &List, graph: &Graph, addr: UserAddr, key: Key, who: &
 
 /// FUTEX_LOCK_PI, FUTEX_LOCK_PI2 and, with `try_only`, FUTEX_TRYLOCK_PI.
 pub fn lock(task: &Task, addr: UserAddr, shared: bool, deadline: Option<Deadline>, try_only: bool) -> Result {
-    let place = place(task, addr, shared, Access::Write)?;
-    let key = place.key;
+    let key = key_of(task, addr, shared, Access::Write)?;
     let node = task.lock_node()?;
     let part = LockPart { node: Some(node.clone()), ..LockPart::default() };
-    let waiter = Waiter::build(place, u32::MAX, Kind::Pi, None, part)?;
+    let waiter = Waiter::build(key, u32::MAX, Kind::Pi, None, part)?;
     let watch = watch(&waiter, deadline)?;
     let mut owner = None;
     loop {
@@ -197,7 +196,7 @@ pub fn unlock(task: &Task, addr: UserAddr, shared: bool) -> Result {
         if word & g::FUTEX_TID_MASK != task.id() {
             return Err(Errno::EPERM);
         }
-        let key = place(task, addr, shared, Access::Write)?.key;
+        let key = key_of(task, addr, shared, Access::Write)?;
         let node = task.lock_node()?;
         let mut list = bucket(key.bucket())?.0.lock();
         let Some(first) = first_at(&list, key) else {

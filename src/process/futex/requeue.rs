@@ -1,9 +1,10 @@
 //! FUTEX_REQUEUE and FUTEX_CMP_REQUEUE: waking some waiters and moving others to another word.
 
-use super::{Access, Key, Kind, Pair, List, Waiter, peek, place, wake_in};
+use super::{Access, Key, Kind, List, Pair, Waiter, key_of, peek, wake_in};
 use crate::task::Task;
 use abi::{Errno, Result, UserAddr};
 use arch::user::UserPtr;
+use collections::Choice;
 use kalloc::KArc;
 
 /// FUTEX_REQUEUE and FUTEX_CMP_REQUEUE (`expected`): wakes `n`, moves up to `limit` others to a
@@ -13,8 +14,7 @@ pub fn requeue(task: &Task, from: UserAddr, n: u32, to: UserAddr, limit: u32, ex
     if (n | limit) >> 31 != 0 {
         return Err(Errno::EINVAL);
     }
-    let (source, target) = (place(task, from, shared, Access::Read)?, place(task, to, shared, Access::Read)?);
-    let (a, b) = (source.key, target.key);
+    let (a, b) = (key_of(task, from, shared, Access::Read)?, key_of(task, to, shared, Access::Read)?);
     let mut pair = lock_expecting(a, b, from, expected)?;
     let woken = wake_in(pair.source(), a, n, u32::MAX)?;
     if a == b {
@@ -22,16 +22,28 @@ pub fn requeue(task: &Task, from: UserAddr, n: u32, to: UserAddr, limit: u32, ex
         let waiting = pair.source().iter().filter(|w| w.is_at(a)).count();
         return Ok(woken + limit.min(waiting as u32));
     }
-    let mut moved = 0;
-    while moved < limit {
-        let Some(w) = first_at(pair.source(), a) else { break };
-        if !w.is(Kind::Plain) {
-            return Err(Errno::EINVAL);
+    let (mut moved, mut misused) = (0, false);
+    let mut on_their_way = List::new();
+    let choose = |w: &Waiter| {
+        if moved == limit {
+            return Choice::Stop;
         }
-        pair.transfer(&w, b);
+        if !w.is_at(a) {
+            return Choice::Leave;
+        }
+        misused = !w.is(Kind::Plain);
+        if misused {
+            return Choice::Stop;
+        }
         moved += 1;
+        Choice::Take
+    };
+    // They are on no other list.
+    pair.source().extract(choose, |w| drop(on_their_way.push_back(w)));
+    while let Some(w) = on_their_way.pop_front() {
+        pair.arrive(w, b);
     }
-    Ok(woken + moved)
+    if misused { Err(Errno::EINVAL) } else { Ok(woken + moved) }
 }
 
 /// Both buckets locked, and the first word found to be `expected`: EAGAIN when it is not, EFAULT.

@@ -5,8 +5,8 @@ use super::{
     Access, Fate, Kind, LockPart, Pair, Waiter, bucket_of, fault_in_writable,
     graph::Graph,
     pi::{Claim, Owner, claim, end_of_wait},
-    place, watch,
-    requeue::{first_at, lock_expecting},
+    key_of, watch,
+    requeue::lock_expecting,
     wait::enqueue,
 };
 use crate::{deadline::Deadline, task::Task};
@@ -20,11 +20,11 @@ pub fn wait_requeue_pi(task: &Task, addr: UserAddr, value: u32, lock: UserAddr, 
     if addr == lock {
         return Err(Errno::EINVAL);
     }
-    let target = place(task, lock, shared, Access::Write)?;
-    let source = place(task, addr, shared, Access::Read)?;
-    let same = source.key == target.key;
+    let target = key_of(task, lock, shared, Access::Write)?;
+    let source = key_of(task, addr, shared, Access::Read)?;
+    let same = source == target;
     let node = task.lock_node()?;
-    let part = LockPart { node: Some(node.clone()), state: None, target: Some(target.key) };
+    let part = LockPart { node: Some(node.clone()), state: None, target: Some(target) };
     let waiter = Waiter::build(source, u32::MAX, Kind::RequeuePi, None, part)?;
     let watch = watch(&waiter, deadline)?;
     if same {
@@ -55,8 +55,7 @@ pub fn requeue_pi(task: &Task, from: UserAddr, n: u32, to: UserAddr, limit: u32,
     if (n | limit) >> 31 != 0 || from == to || n != 1 {
         return Err(Errno::EINVAL);
     }
-    let (source, target) = (place(task, from, shared, Access::Read)?, place(task, to, shared, Access::Write)?);
-    let (a, b) = (source.key, target.key);
+    let (a, b) = (key_of(task, from, shared, Access::Read)?, key_of(task, to, shared, Access::Write)?);
     if a == b {
         return Err(Errno::EINVAL);
     }
@@ -67,31 +66,46 @@ pub fn requeue_pi(task: &Task, from: UserAddr, n: u32, to: UserAddr, limit: u32,
             // Once begun, it goes on: the word only decides whether to begin.
             let mut pair = lock_expecting(a, b, from, (done == 0).then_some(expected))?;
             let graph = Graph::lock();
+            // The lock's, once it is known: the word need not be looked at for each waiter.
+            let mut state = None;
+            let mut at = pair.source().front_arc();
             loop {
                 // One more than `limit`: the first may get the lock itself.
                 if done > limit {
                     return Ok(done);
                 }
-                let Some(waiter) = first_at(pair.source(), a) else { return Ok(done) };
+                let Some(waiter) = at else { return Ok(done) };
+                // Before it leaves the list.
+                at = pair.source().next_arc(&waiter);
+                if !waiter.is_at(a) {
+                    continue;
+                }
                 let (node, right) = {
                     let part = waiter.lock.lock();
                     (part.node.clone(), waiter.is(Kind::RequeuePi) && part.target == Some(b))
                 };
                 let node = node.filter(|_| right).ok_or(Errno::EINVAL)?;
-                match claim(pair.target(), &graph, to, b, &node, owner.as_ref(), limit > 0)? {
+                let claimed = match &state {
+                    Some(state) => Claim::Owned(KArc::clone(state)),
+                    None => claim(pair.target(), &graph, to, b, &node, owner.as_ref(), limit > 0)?,
+                };
+                match claimed {
                     Claim::Taken => {
                         take(&mut pair, &waiter);
                         // The next one looks its new owner up like any other.
                         done += 1;
                     }
-                    Claim::Owned(state) => {
-                        if let Err(e) = graph.block(&state, &node, &waiter) {
-                            graph.settle(&state);
+                    Claim::Owned(lock) => {
+                        if let Err(e) = graph.block(&lock, &node, &waiter) {
+                            graph.settle(&lock);
                             return Err(e);
                         }
-                        waiter.lock.lock().state = Some(state);
+                        waiter.lock.lock().state = Some(lock.clone());
                         waiter.kind.store(Kind::Pi as u32, Ordering::Relaxed);
-                        pair.transfer(&waiter, b);
+                        if let Some(waiter) = pair.source().remove(&waiter) {
+                            pair.arrive(waiter, b);
+                        }
+                        state = Some(lock);
                         done += 1;
                     }
                     other => break other,

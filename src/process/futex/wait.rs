@@ -1,6 +1,6 @@
 //! Waiting on one word (FUTEX_WAIT, FUTEX_WAIT_BITSET) and on several (`futex_waitv(2)`).
 
-use super::{Access, Fate, Group, Kind, Waiter, bucket, bucket_of, insert, peek, place, watch};
+use super::{Access, Fate, Group, Kind, Waiter, bucket, bucket_of, insert, key_of, peek, watch};
 use crate::{
     deadline::Deadline,
     task::{Restart, Task},
@@ -9,6 +9,7 @@ use abi::{Errno, Result, UserAddr};
 use arch::user::UserPtr;
 use kalloc::{KArc, KVec, karc_as};
 use sched::{Outcome, Sleep, WaitQueue, WakeCallback};
+use sync::atomic::Ordering;
 
 /// FUTEX_WAIT and FUTEX_WAIT_BITSET. EAGAIN when the word is not `value`; ETIMEDOUT; ERESTARTSYS or
 /// a restart block on a signal.
@@ -16,7 +17,7 @@ pub fn wait(task: &Task, addr: UserAddr, value: u32, mask: u32, shared: bool, de
     if mask == 0 {
         return Err(Errno::EINVAL);
     }
-    let waiter = Waiter::try_new(place(task, addr, shared, Access::Read)?, mask, Kind::Plain)?;
+    let waiter = Waiter::try_new(key_of(task, addr, shared, Access::Read)?, mask, Kind::Plain)?;
     let watch = watch(&waiter, deadline)?;
     if !enqueue(&waiter, addr, value)? {
         return Err(Errno::EAGAIN);
@@ -40,7 +41,7 @@ pub fn wait(task: &Task, addr: UserAddr, value: u32, mask: u32, shared: bool, de
 /// Puts the waiter into its bucket if the word has this value. EFAULT.
 pub(super) fn enqueue(waiter: &KArc<Waiter>, addr: UserAddr, value: u32) -> Result<bool> {
     loop {
-        let mut list = bucket(waiter.key().bucket())?.0.lock();
+        let mut list = bucket(waiter.bucket.load(Ordering::Relaxed) as usize)?.0.lock();
         match peek(addr) {
             Some(found) if found != value => return Ok(false),
             Some(_) => {
@@ -77,8 +78,8 @@ pub fn wait_many(task: &Task, wants: &[Want], deadline: Option<Deadline>) -> Res
     let mut waiters = KVec::new();
     waiters.try_reserve(wants.len())?;
     for want in wants {
-        let place = place(task, want.addr, want.shared, Access::Read)?;
-        waiters.try_push(Waiter::build(place, u32::MAX, Kind::Plain, Some(group.clone()), Default::default())?)?;
+        let key = key_of(task, want.addr, want.shared, Access::Read)?;
+        waiters.try_push(Waiter::build(key, u32::MAX, Kind::Plain, Some(group.clone()), Default::default())?)?;
     }
     let watch = Deadline::watch(deadline, || karc_as!(group.clone() => dyn WakeCallback))?;
     for (waiter, want) in waiters.iter().zip(wants) {

@@ -1,6 +1,6 @@
 //! FUTEX_WAKE_OP: changing one word, and waking on it and on another.
 
-use super::{Access, bucket, place, wake_in};
+use super::{Access, bucket, key_of, wake_in};
 use crate::task::Task;
 use abi::{Errno, Result, UserAddr, raw::general as g};
 use arch::user::UserPtr;
@@ -8,8 +8,7 @@ use arch::user::UserPtr;
 /// FUTEX_WAKE_OP: changes the second word, wakes on the first, and on the second when its old
 /// value compares true.
 pub fn wake_op(task: &Task, first: UserAddr, n: u32, second: UserAddr, m: u32, op: u32, shared: bool) -> Result<u32> {
-    let (first, target) = (place(task, first, shared, Access::Read)?, place(task, second, shared, Access::Write)?);
-    let (a, b) = (first.key, target.key);
+    let (a, b) = (key_of(task, first, shared, Access::Read)?, key_of(task, second, shared, Access::Write)?);
     let op = WakeOp::decode(op)?;
     let old = loop {
         let word = UserPtr::<u32>::new(second).read()?;

@@ -10,7 +10,7 @@ cases![futex:
     bad_operation_is_enosys, signal_interrupts_wait, bitset_selects, negative_timeout_is_einval, file_mapping_shares,
     every_operation_and_flag, private_and_shared_are_apart, wake_op_computes_and_compares, setting_the_clock_ends_a_wait,
     stop_does_not_lengthen_a_wait, waitv_wakes_on_any, waitv_errors, waitv_times_out, requeue_wakes_one_and_moves_the_rest,
-    broadcast_order_is_first_come,
+    broadcast_order_is_first_come, a_moved_waiter_is_not_found_in_another_object, requeues_and_timeouts_meet,
 ];
 
 fn futex(word: *const u32, operation: i32, value: u32, timeout: *const timespec) -> i64 {
@@ -467,5 +467,70 @@ fn broadcast_order_is_first_come() -> Outcome {
     }
     check!(threads.into_iter().all(|t| t.join().is_ok()));
     eq!(ORDER.lock().map(|o| o.clone()).unwrap_or_default(), [0, 1, 2, 3]);
+    Ok(())
+}
+
+/// A page of a new object in memory, mapped shared; its descriptor is closed.
+fn shared_page() -> Result<&'static AtomicU32, Stop> {
+    let fd = ok!(memfd_create(c"futex".as_ptr(), 0));
+    ok!(ftruncate(fd, 4096));
+    let page = ok!(mmap(std::ptr::null_mut(), 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    close_fd(fd);
+    // SAFETY: a page of zeros; who unmaps it does not use it any more.
+    Ok(unsafe { &*page.cast() })
+}
+
+fn a_moved_waiter_is_not_found_in_another_object() -> Outcome {
+    static FROM: AtomicU32 = AtomicU32::new(0);
+    let to = shared_page()?;
+    let thread = std::thread::spawn(|| {
+        let rc = futex(FROM.as_ptr(), FUTEX_WAIT, 0, &timespec(400_000_000));
+        (rc, std::io::Error::last_os_error().raw_os_error())
+    });
+    while ok!(syscall(SYS_futex, FROM.as_ptr(), FUTEX_REQUEUE, 0, 1usize, to.as_ptr(), 0)) == 0 {
+        std::thread::yield_now();
+    }
+    ok!(munmap(to.as_ptr().cast(), 4096));
+    // The object is gone; what takes its place in memory is another one.
+    for _ in 0..200 {
+        let other = shared_page()?;
+        let woken = futex(other.as_ptr(), FUTEX_WAKE, 100, NEVER);
+        ok!(munmap(other.as_ptr().cast(), 4096));
+        eq!(woken, 0);
+    }
+    eq!(thread.join().ok(), Some((-1, Some(ETIMEDOUT))));
+    Ok(())
+}
+
+fn requeues_and_timeouts_meet() -> Outcome {
+    static WORDS: [AtomicU32; 8] = [const { AtomicU32::new(0) }; 8];
+    static DONE: AtomicU32 = AtomicU32::new(0);
+    let threads: Vec<_> = (0..4)
+        .map(|i| {
+            std::thread::spawn(move || {
+                for round in 0..300 {
+                    let word = &WORDS[(i + round) % WORDS.len()];
+                    let rc = futex(word.as_ptr(), FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, &timespec(50_000 * (round % 4) as u64));
+                    let why = std::io::Error::last_os_error().raw_os_error();
+                    if rc != 0 && why != Some(ETIMEDOUT) {
+                        return why;
+                    }
+                }
+                DONE.fetch_add(1, SeqCst);
+                None
+            })
+        })
+        .collect();
+    let operation = FUTEX_REQUEUE | FUTEX_PRIVATE_FLAG;
+    let mut i = 0;
+    while DONE.load(SeqCst) < 4 && !threads.iter().all(|t| t.is_finished()) {
+        let (from, to) = (&WORDS[i % 8], &WORDS[(i * 5 + 3) % 8]);
+        ok!(syscall(SYS_futex, from.as_ptr(), operation, usize::from(i % 16 == 0), 100usize, to.as_ptr(), 0));
+        i += 1;
+    }
+    check!(threads.into_iter().all(|t| t.join().ok() == Some(None)));
+    for word in &WORDS {
+        eq!(futex(word.as_ptr(), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 100, NEVER), 0);
+    }
     Ok(())
 }
