@@ -16,7 +16,7 @@ use core::{any::Any, fmt};
 use kalloc::{KArc, karc_as, kbox_dyn};
 use sched::{Mutex, Outcome, Sleep, WaitQueue};
 use sync::{LockClass, SpinLock};
-use time::{Clock, Timer, TimerHandler};
+use time::{Clock, Setting, Timer, TimerHandler};
 use vfs::{Cap, Credentials, FileOps, IoSink, OpenFile, PollEvents, PollTable, anon};
 
 static STATE: LockClass = LockClass::new("timerfd", 1241);
@@ -25,15 +25,6 @@ static CHANGE: LockClass = LockClass::new("timerfd_change", 390);
 
 /// Timers whose deadline moves when the real-time clock is set, or that report it.
 static ON_REAL_TIME: SpinLock<ArcList<OnRealTime>> = SpinLock::new(ArcList::new(), &LIST);
-
-/// A time to the next expiration (zero: none) and the period after it (zero: once).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Setting {
-    /// it_value.
-    pub value: Nanos,
-    /// it_interval.
-    pub interval: Nanos,
-}
 
 #[derive(Default)]
 struct State {

@@ -6,7 +6,6 @@
 //! (NOTIFY_RESUME), where the times can be added up.
 
 use crate::{
-    itimer::Setting,
     limits::{INFINITY, Limit},
     signal::{self, SigInfo, Signal},
     task::{Process, Task},
@@ -17,6 +16,7 @@ use sync::{
     LockClass, SpinLock,
     atomic::{AtomicBool, Ordering},
 };
+use time::Setting;
 
 static CPU_TIMERS: LockClass = LockClass::new("process.cpu_timers", 1033);
 
@@ -118,6 +118,9 @@ pub(crate) fn check(task: &Task) {
     if !process.cpu_timers.are_armed() {
         return;
     }
+    // Before the look: what is set after it arms again, and is not lost. The locks of the timers and
+    // of the limits order the stores.
+    process.cpu_timers.armed.store(false, Ordering::Relaxed);
     let (user, system) = process.cpu_times();
     let all = user.saturating_add(system);
     let (virtual_expired, prof_expired, idle) = {
@@ -131,21 +134,47 @@ pub(crate) fn check(task: &Task) {
     if prof_expired {
         send(process, g::SIGPROF);
     }
-    let Ok(limit) = process.limits().get(g::RLIMIT_CPU) else { return };
-    if limit.soft == INFINITY && limit.hard == INFINITY {
-        if idle {
-            process.cpu_timers.armed.store(false, Ordering::Relaxed);
+    let reached = process.with_limits(|limits| {
+        let limit = limits.get(g::RLIMIT_CPU).ok()?;
+        let reached = Reached::of(limit, all.secs());
+        if reached == Reached::Soft {
+            // Once a second from here on.
+            let next = Limit { soft: all.secs().saturating_add(1).min(limit.hard), ..limit };
+            limits.set(g::RLIMIT_CPU, next, true).ok()?;
         }
-        return;
+        Some((reached, limit.soft != INFINITY || limit.hard != INFINITY))
+    });
+    let (reached, limited) = reached.unwrap_or((Reached::None, false));
+    if limited || !idle {
+        process.cpu_timers.armed.store(true, Ordering::Relaxed);
     }
-    // A limit of zero counts as one second, as on Linux.
-    if all.secs() >= limit.hard.max(1) {
-        let _ = signal::send_to_process(process, SigInfo::kernel(Signal::KILL));
-    } else if all.secs() >= limit.soft.max(1) {
-        send(process, g::SIGXCPU);
-        // Once a second from here on.
-        let next = Limit { soft: all.secs().saturating_add(1).min(limit.hard), ..limit };
-        let _ = process.with_limits(|l| l.set(g::RLIMIT_CPU, next, true));
+    match reached {
+        Reached::None => {}
+        Reached::Soft => send(process, g::SIGXCPU),
+        Reached::Hard => {
+            let _ = signal::send_to_process(process, SigInfo::kernel(Signal::KILL));
+        }
+    }
+}
+
+/// Which part of RLIMIT_CPU a process has reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reached {
+    None,
+    Soft,
+    Hard,
+}
+
+impl Reached {
+    /// A limit of zero counts as one second, as on Linux.
+    fn of(limit: Limit, seconds: u64) -> Self {
+        if seconds >= limit.hard.max(1) {
+            Self::Hard
+        } else if seconds >= limit.soft.max(1) {
+            Self::Soft
+        } else {
+            Self::None
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The interval timer that sends SIGALRM (`setitimer(2)`, ITIMER_REAL; `alarm(2)` is made of it).
 //!
+//! A periodic timer is armed again when its signal is taken, not when it expires: a process that does
+//! not take it costs one interrupt. So it rests while SIGALRM is ignored, as on Linux.
+//!
 //! One a process, made when it is first asked for. A child starts without one; exec keeps it; the
 //! end of the process cancels it while the process still exists, so that the handler, which runs in
 //! interrupt context, never holds the last reference to it.
@@ -13,64 +16,72 @@ use crate::{
 use abi::{Nanos, Result};
 use kalloc::{KArc, KWeak};
 use sync::{LockClass, SpinLock};
-use time::{Timer, TimerHandler};
+use time::{Setting, Timer, TimerHandler};
 
 static ALARM: LockClass = LockClass::new("process.alarm", 1034);
 
-/// Shortest time between two signals. Linux arms the next period when the signal is taken; this
-/// keeps a short period from filling a CPU with interrupts.
-const MIN_PERIOD: Nanos = Nanos::from_micros(100);
-
-/// A timer's two values: time to the next signal (zero: none comes), and from then on the period
-/// (zero: once).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Setting {
-    pub value: Nanos,
-    pub interval: Nanos,
-}
-
 pub(crate) struct RealTimer {
     timer: Timer,
-    alarm: KArc<Alarm>,
+    /// Interrupts off: whoever takes a signal looks here. The timer is armed with it held.
+    state: SpinLock<State>,
 }
 
-struct Alarm {
-    process: KWeak<Process>,
-    /// Interrupts off: the timer's interrupt reads it.
-    interval: SpinLock<Nanos>,
+#[derive(Default)]
+struct State {
+    /// The monotonic time of the next expiry, or of the last.
+    at: Nanos,
+    interval: Nanos,
 }
+
+struct Alarm(KWeak<Process>);
 
 impl TimerHandler for Alarm {
     fn expired(&self) {
-        if let Some(process) = self.process.upgrade() {
+        if let Some(process) = self.0.upgrade() {
             // Only real-time signals can find no room.
             let _ = signal::send_to_process(&process, SigInfo::kernel(Signal::ALRM));
         }
-    }
-
-    fn again(&self, now: Nanos) -> Option<Nanos> {
-        let interval = *self.interval.lock_irq();
-        (interval != Nanos::ZERO).then(|| now.saturating_add(interval.max(MIN_PERIOD)))
     }
 }
 
 impl RealTimer {
     fn try_new(process: &KArc<Process>) -> Result<Self> {
-        let alarm = KArc::try_new(Alarm { process: KArc::downgrade(process), interval: SpinLock::new(Nanos::ZERO, &ALARM) })?;
-        let timer = Timer::new(kalloc::karc_as!(alarm.clone() => dyn TimerHandler))?;
-        Ok(Self { timer, alarm })
+        let alarm = KArc::try_new(Alarm(KArc::downgrade(process)))?;
+        let timer = Timer::new(kalloc::karc_as!(alarm => dyn TimerHandler))?;
+        Ok(Self { timer, state: SpinLock::new(State::default(), &ALARM) })
     }
 
     fn setting(&self) -> Setting {
-        let Some(at) = self.timer.deadline() else { return Setting::default() };
-        // A timer that is set never reads as unset.
-        let value = at.saturating_sub(time::monotonic()).max(Nanos::from_micros(1));
-        Setting { value, interval: *self.alarm.interval.lock_irq() }
+        let state = self.state.lock_irq();
+        // A timer that is set never reads as unset; one whose signal was not taken yet does.
+        let left = |at: Nanos| at.saturating_sub(time::monotonic()).max(Nanos::from_micros(1));
+        Setting { value: self.timer.deadline().map_or(Nanos::ZERO, left), interval: state.interval }
     }
 
     pub(crate) fn cancel(&self) {
-        *self.alarm.interval.lock_irq() = Nanos::ZERO;
+        // First, so that nobody who takes the signal arms it again.
+        *self.state.lock_irq() = State::default();
         self.timer.cancel();
+    }
+
+    fn set(&self, new: Setting) {
+        self.cancel();
+        let mut state = self.state.lock_irq();
+        *state = State::default();
+        if new.value != Nanos::ZERO {
+            *state = State { at: time::monotonic().saturating_add(new.value), interval: new.interval };
+            self.timer.arm(state.at);
+        }
+    }
+
+    /// SIGALRM was taken: the next period begins, unless it has.
+    pub(crate) fn taken(&self) {
+        let mut state = self.state.lock_irq();
+        if state.interval != Nanos::ZERO && !self.timer.is_armed() {
+            let interval = state.interval;
+            time::forward(&mut state.at, interval, time::monotonic());
+            self.timer.arm(state.at);
+        }
     }
 }
 
@@ -84,10 +95,6 @@ pub fn set(task: &Task, new: Setting) -> Result<Setting> {
     let process = &task.process;
     let timer = process.real_timer.try_call_once(|| RealTimer::try_new(process))?;
     let old = timer.setting();
-    timer.cancel();
-    if new.value != Nanos::ZERO {
-        *timer.alarm.interval.lock_irq() = new.interval;
-        timer.timer.arm(time::monotonic().saturating_add(new.value));
-    }
+    timer.set(new);
     Ok(old)
 }

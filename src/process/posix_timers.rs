@@ -1,8 +1,10 @@
 //! Timers that a program makes (`timer_create(2)`): on system clocks, with a signal to the process, to
 //! one of its threads, or none.
 //!
-//! A timer has at most one signal queued. What expires meanwhile only counts as overrun, in the queued
-//! signal itself; the count of the last signal that was taken is what `timer_getoverrun(2)` tells.
+//! A timer has at most one signal queued, and a periodic one rests while it is: it is armed again when
+//! the signal is taken, and the periods that went by meanwhile are that signal's overrun. So whoever
+//! does not take it costs one interrupt. The signal carries the number of the arming that it belongs
+//! to: one from before a `timer_settime(2)` does not arm the timer.
 //!
 //! Context: timers expire in interrupts. The handler reaches the process by a weak handle; the end of
 //! the process deletes its timers while it still exists, so the handler never holds the last handle.
@@ -10,21 +12,23 @@
 //! Lock order: the process's timers before a timer's state; a process's signals before both.
 
 use crate::{
-    itimer::Setting,
-    signal::{Cause, SigInfo, Signal, send_timer_signal},
+    signal::{Cause, Queued, SigInfo, Signal, send_timer_signal},
     task::{Process, Task},
 };
 use abi::{Errno, Nanos, Result, raw::general as g};
 use collections::OrdMap;
 use kalloc::{KArc, KWeak, karc_as};
-use sync::{LockClass, SpinLock};
-use time::{Clock, Timer, TimerHandler};
+use sync::{
+    LockClass, SpinLock,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+use time::{Clock, Setting, Timer, TimerHandler};
 
 static TIMERS: LockClass = LockClass::new("process.posix_timers", 1035);
 static STATE: LockClass = LockClass::new("process.posix_timer", 1036);
 
-/// Shortest period with which the machine is interrupted; what a shorter one misses is overrun.
-const MIN_PERIOD: Nanos = Nanos::from_micros(100);
+/// How soon a timer whose signal is ignored looks again (Linux: a tick of 250 Hz).
+const IGNORED_PERIOD: Nanos = Nanos::from_millis(4);
 /// The greatest overrun that is told (DELAYTIMER_MAX).
 const MAX_OVERRUN: u64 = i32::MAX as u64;
 
@@ -49,12 +53,22 @@ struct Expiry {
     state: SpinLock<State>,
 }
 
+static NEXT_ARMING: AtomicU64 = AtomicU64::new(1);
+
 #[derive(Default)]
 struct State {
-    /// The monotonic time of the next expiry.
+    /// The monotonic time of the next expiry, or of the last.
     at: Nanos,
     interval: Nanos,
-    /// Of the signal that was taken last.
+    /// Number of the setting: no other one of any timer has it.
+    arming: u64,
+    /// Its signal is on its way, or waits to be taken; the timer is not armed.
+    queued: bool,
+    /// The queue had no room for the signal.
+    retry: bool,
+    /// Periods that went by since a signal was last taken.
+    passed: u64,
+    /// Overrun of the signal that was taken last.
     overrun: u64,
 }
 
@@ -87,48 +101,70 @@ impl PosixTimers {
         }
     }
 
-    /// A timer's signal was taken.
-    pub(crate) fn taken(&self, id: u32, overrun: u64) {
-        if let Some(timer) = self.0.lock_irq().map.get(&id) {
-            timer.expiry.state.lock().overrun = overrun;
+    /// A signal was taken: if it is that of a periodic timer, the timer goes on, and the signal
+    /// learns how many periods it missed. The table stays locked, so that a timer that is being
+    /// deleted is not armed.
+    pub(crate) fn taken(&self, info: &mut SigInfo) {
+        let Cause::Timer { id, overrun, arming, .. } = &mut info.cause else { return };
+        let table = self.0.lock_irq();
+        let Some(timer) = table.map.get(id) else { return };
+        let mut state = timer.expiry.state.lock();
+        if state.arming != *arming || !state.queued {
+            return;
         }
+        state.queued = false;
+        if state.interval == Nanos::ZERO {
+            return;
+        }
+        state.forward(time::monotonic());
+        state.overrun = core::mem::take(&mut state.passed).saturating_sub(1);
+        *overrun = overrun.saturating_add(state.overrun);
+        timer.timer.arm(state.at);
     }
 }
 
-impl Expiry {
-    fn send(&self, overrun: u64) {
-        let (Some(signal), Some(process)) = (self.event.signal, self.process.upgrade()) else { return };
-        let value = self.event.value.unwrap_or(self.id.into());
-        let info = SigInfo { signal, cause: Cause::Timer { id: self.id, overrun, value } };
-        send_timer_signal(&process, self.event.thread, info);
+impl State {
+    /// Moves the time of the next expiry past `now`, and counts.
+    fn forward(&mut self, now: Nanos) {
+        let periods = time::forward(&mut self.at, self.interval, now);
+        self.passed = self.passed.saturating_add(periods);
     }
 }
 
 impl TimerHandler for Expiry {
     fn expired(&self) {
-        let missed = {
-            let state = self.state.lock_irq();
-            periods(time::monotonic().saturating_sub(state.at), state.interval)
+        let (Some(signal), Some(process)) = (self.event.signal, self.process.upgrade()) else { return };
+        let value = self.event.value.unwrap_or(self.id.into());
+        let arming = {
+            let mut state = self.state.lock_irq();
+            // Before it is sent: it may be taken at once.
+            state.queued = true;
+            state.arming
         };
-        self.send(missed);
+        let info = SigInfo { signal, cause: Cause::Timer { id: self.id, overrun: 0, value, arming } };
+        let sent = send_timer_signal(&process, self.event.thread, info);
+        if sent != Queued::Yes {
+            // So nobody takes it.
+            let mut state = self.state.lock_irq();
+            state.queued = false;
+            state.retry = sent == Queued::NoRoom;
+        }
     }
 
     fn again(&self, now: Nanos) -> Option<Nanos> {
         let mut state = self.state.lock_irq();
-        if state.interval == Nanos::ZERO {
+        let state = &mut *state;
+        if core::mem::take(&mut state.retry) {
+            return Some(now.saturating_add(IGNORED_PERIOD));
+        }
+        if state.queued || state.interval == Nanos::ZERO {
             return None;
         }
-        // The next multiple of the period that is not too near.
-        let ahead = periods(now.saturating_add(MIN_PERIOD).saturating_sub(state.at), state.interval) + 1;
-        let step = state.interval.0.saturating_mul(ahead);
-        state.at = state.at.saturating_add(Nanos(step));
+        // Nobody will take the signal, since it is ignored. A short period need not be kept then.
+        let now = if state.interval < IGNORED_PERIOD { now.saturating_add(IGNORED_PERIOD) } else { now };
+        state.forward(now);
         Some(state.at)
     }
-}
-
-/// How many whole periods fit into a time.
-fn periods(time: Nanos, interval: Nanos) -> u64 {
-    time.0.checked_div(interval.0).unwrap_or(0)
 }
 
 /// `timer_create(2)`: the id. EAGAIN when the process has as many as it may have signals queued.
@@ -167,11 +203,23 @@ pub fn create(task: &Task, clock: Clock, event: Event) -> Result<u32> {
 }
 
 impl PosixTimer {
+    fn sends(&self) -> bool {
+        self.expiry.event.signal.is_some()
+    }
+
     fn setting(&self) -> Setting {
-        let interval = self.expiry.state.lock_irq().interval;
-        let Some(at) = self.timer.deadline() else { return Setting { value: Nanos::ZERO, interval } };
-        // A timer that is set never reads as unset.
-        Setting { value: at.saturating_sub(time::monotonic()).max(Nanos(1)), interval }
+        let mut state = self.expiry.state.lock_irq();
+        let (interval, now) = (state.interval, time::monotonic());
+        if interval == Nanos::ZERO && self.sends() && !self.timer.is_armed() {
+            return Setting::default();
+        }
+        // While it rests, its time goes on.
+        if state.queued || !self.sends() {
+            state.forward(now);
+        }
+        // A timer that will send never reads as unset.
+        let least = if self.sends() { Nanos(1) } else { Nanos::ZERO };
+        Setting { value: state.at.saturating_sub(now).max(least), interval }
     }
 }
 
@@ -179,20 +227,24 @@ impl PosixTimer {
 pub fn set(task: &Task, id: u32, new: Setting, absolute: bool) -> Result<Setting> {
     let timer = task.process.posix_timers.get(id)?;
     let before = timer.setting();
+    let arming = NEXT_ARMING.fetch_add(1, Relaxed);
+    // First, so that nobody who takes the signal arms it again.
+    *timer.expiry.state.lock_irq() = State { arming, ..State::default() };
     timer.timer.cancel();
     let at = match absolute {
         _ if new.value == Nanos::ZERO => None,
         true => Some(timer.clock.to_monotonic(new.value)),
         false => Some(time::monotonic().saturating_add(new.value)),
     };
-    {
-        let mut state = timer.expiry.state.lock_irq();
-        state.interval = if at.is_some() { new.interval } else { Nanos::ZERO };
-        state.at = at.unwrap_or(Nanos::ZERO);
-        state.overrun = 0;
-    }
+    let mut state = timer.expiry.state.lock_irq();
+    *state = State { arming, ..State::default() };
     if let Some(at) = at {
-        timer.timer.arm(at);
+        state.at = at;
+        state.interval = new.interval;
+        // Without a signal the time is all there is to it.
+        if timer.sends() {
+            timer.timer.arm(at);
+        }
     }
     Ok(before)
 }

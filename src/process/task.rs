@@ -326,6 +326,8 @@ pub(crate) struct ProcessSignals {
     pub stops: u64,
     /// State change that `waitid` has not collected: WSTOPPED's or WCONTINUED's.
     pub event: Option<JobEvent>,
+    /// An interrupt has ended a stop: the process itself tells its parent.
+    pub untold_continue: bool,
     /// Status with which the whole process ends; set once.
     pub group_exit: Option<u32>,
     /// A core that is being written: threads on their way out wait for it.
@@ -402,6 +404,7 @@ impl Process {
                     stop: None,
                     stops: 0,
                     event: None,
+                    untold_continue: false,
                     group_exit: None,
                     core: None,
                     exec_by: None,
@@ -561,8 +564,9 @@ impl Process {
         let (mut u, mut s) = (gone.utime, gone.stime);
         for m in signals.members.iter() {
             if let Some(t) = m.thread() {
-                u = u.saturating_add(t.utime());
-                s = s.saturating_add(t.stime());
+                let (user, system) = t.cpu_times();
+                u = u.saturating_add(user);
+                s = s.saturating_add(system);
             }
         }
         (u, s)

@@ -3,10 +3,7 @@
 use crate::poll::deadline;
 use abi::{Errno, Nanos, Result, UserAddr, raw::general as g};
 use arch::user::UserPtr;
-use event::{
-    epoll, eventfd,
-    timerfd::{self, Setting},
-};
+use event::{epoll, eventfd, timerfd};
 use process::{
     SigSet, Task,
     signal::{calls, fd as signalfd},
@@ -43,26 +40,20 @@ pub fn timerfd_create(task: &Task, clock: u32, flags: u32) -> Result<Fd> {
 
 type TimerSpec = UserPtr<[g::__kernel_timespec; 2]>;
 
-fn to_words(s: Setting) -> [g::__kernel_timespec; 2] {
-    [s.interval.to_timespec(), s.value.to_timespec()]
-}
-
 pub fn timerfd_settime(task: &Task, fd: i32, flags: u32, new: TimerSpec, old: TimerSpec) -> Result {
-    let [interval, value] = new.read()?;
-    let time = |t| Nanos::from_timespec(t).ok_or(Errno::EINVAL);
-    let new = Setting { interval: time(&interval)?, value: time(&value)? };
+    let new = time::Setting::from_words(new.read()?).ok_or(Errno::EINVAL)?;
     if flags & !(g::TFD_TIMER_ABSTIME | g::TFD_TIMER_CANCEL_ON_SET) != 0 {
         return Err(Errno::EINVAL);
     }
     let file = task.files()?.get_file(Fd::from_raw(fd)?)?;
     let (before, done) = timerfd::set(&file, flags, new)?;
     done?;
-    if old.is_null() { Ok(()) } else { old.write(to_words(before)) }
+    if old.is_null() { Ok(()) } else { old.write(before.to_words()) }
 }
 
 pub fn timerfd_gettime(task: &Task, fd: Fd, out: TimerSpec) -> Result {
     let file = task.files()?.get_file(fd)?;
-    out.write(to_words(timerfd::get(&file)?))
+    out.write(timerfd::get(&file)?.to_words())
 }
 
 pub fn epoll_create1(task: &Task, flags: u32) -> Result<Fd> {

@@ -11,7 +11,7 @@ use process::{
 };
 use kalloc::KArc;
 use sched::{Outcome, Sleep};
-use time::Clock;
+use time::{Clock, Setting};
 use vfs::Cap;
 
 type Timespec = g::__kernel_timespec;
@@ -214,7 +214,7 @@ pub fn getitimer(task: &Task, which: u32, out: UserPtr<g::itimerval>) -> Result 
 
 pub fn setitimer(task: &Task, which: u32, new: UserPtr<g::itimerval>, old: UserPtr<g::itimerval>) -> Result {
     // Without a new setting the timer is cleared, as on Linux.
-    let new = if new.is_null() { itimer::Setting::default() } else { setting(&new.read()?)? };
+    let new = if new.is_null() { Setting::default() } else { setting(&new.read()?)? };
     let before = match interval_timer(which)? {
         Which::Real => itimer::set(task, new)?,
         Which::Cpu(counts) => cpu_timers::set(task, counts, new),
@@ -255,28 +255,19 @@ pub fn timer_create(task: &Task, id: i32, event: UserPtr<RawEvent>, out: UserPtr
 /// SIGEV_SIGNAL | SIGEV_THREAD_ID.
 const SIGEV_SIGNAL_THREAD: u32 = g::SIGEV_SIGNAL | g::SIGEV_THREAD_ID;
 
-/// Period and time of a timer, as the calls move them.
-type RawTimer = [Timespec; 2];
-
-fn raw_timer(s: itimer::Setting) -> RawTimer {
-    [s.interval.to_timespec(), s.value.to_timespec()]
-}
-
 /// Sets a timer.
-pub fn timer_settime(task: &Task, id: u32, flags: u32, new: UserPtr<RawTimer>, old: UserPtr<RawTimer>) -> Result {
+pub fn timer_settime(task: &Task, id: u32, flags: u32, new: UserPtr<[Timespec; 2]>, old: UserPtr<[Timespec; 2]>) -> Result {
     if new.is_null() {
         return Err(Errno::EINVAL);
     }
-    let [interval, value] = new.read()?;
-    let nanos = |t: &Timespec| Nanos::from_timespec(t).ok_or(Errno::EINVAL);
-    let new = itimer::Setting { interval: nanos(&interval)?, value: nanos(&value)? };
+    let new = Setting::from_words(new.read()?).ok_or(Errno::EINVAL)?;
     let before = posix_timers::set(task, id, new, flags & g::TIMER_ABSTIME != 0)?;
-    if old.is_null() { Ok(()) } else { old.write(raw_timer(before)) }
+    if old.is_null() { Ok(()) } else { old.write(before.to_words()) }
 }
 
 /// The time that a timer has left.
-pub fn timer_gettime(task: &Task, id: u32, out: UserPtr<RawTimer>) -> Result {
-    out.write(raw_timer(posix_timers::get(task, id)?))
+pub fn timer_gettime(task: &Task, id: u32, out: UserPtr<[Timespec; 2]>) -> Result {
+    out.write(posix_timers::get(task, id)?.to_words())
 }
 
 /// How often a timer expired while its last signal was queued.
@@ -289,17 +280,17 @@ pub fn timer_delete(task: &Task, id: u32) -> Result {
     posix_timers::delete(task, id)
 }
 
-fn raw_setting(s: itimer::Setting) -> g::itimerval {
+fn raw_setting(s: Setting) -> g::itimerval {
     g::itimerval { it_interval: s.interval.to_timeval(), it_value: s.value.to_timeval() }
 }
 
-fn setting(raw: &g::itimerval) -> Result<itimer::Setting> {
+fn setting(raw: &g::itimerval) -> Result<Setting> {
     let nanos = |t: &g::timeval| {
         let valid = t.tv_sec >= 0 && (0..1_000_000).contains(&t.tv_usec);
         let whole = Nanos((t.tv_sec as u64).saturating_mul(Nanos::PER_SEC));
         if valid { Ok(whole.saturating_add(Nanos::from_micros(t.tv_usec as u64))) } else { Err(Errno::EINVAL) }
     };
-    Ok(itimer::Setting { value: nanos(&raw.it_value)?, interval: nanos(&raw.it_interval)? })
+    Ok(Setting { value: nanos(&raw.it_value)?, interval: nanos(&raw.it_interval)? })
 }
 
 pub fn times(task: &Task, out: UserPtr<[u64; 4]>) -> Result<u64> {

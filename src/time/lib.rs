@@ -8,9 +8,11 @@
 //! Sources: clock_gettime(2), clock_getres(2), settimeofday(2); Arm ARM D11 (generic timer).
 
 pub mod conversion;
+mod setting;
 pub mod timekeeper;
 pub mod timer;
 
+pub use setting::{Setting, forward};
 pub use timekeeper::{
     Clock, boottime, clock_set_count, monotonic, monotonic_coarse, realtime, realtime_coarse, set_realtime, set_tai_offset,
     tai_offset,

@@ -135,16 +135,7 @@ fn mark_pending(task: &Task) {
 
 /// Takes a signal of the set that waits for the task or its process.
 pub(super) fn take(task: &Task, set: SigSet) -> Option<SigInfo> {
-    let others = SigSet(!set.0);
-    let found = {
-        let mut s = task.process.signals.lock_irq();
-        let mut sig = task.signals.lock();
-        sig.queue.pop(others).or_else(|| s.shared.pop(others))?
-    };
-    if let Cause::Timer { id, overrun, .. } = found.cause {
-        task.process.posix_timers.taken(id, overrun);
-    }
-    Some(found)
+    task.process.signals.lock_irq().take(task, SigSet(!set.0))
 }
 
 /// `rt_sigtimedwait(2)`.

@@ -25,6 +25,8 @@ enum Next {
     Trap,
     /// The tracer sees the signal first.
     Tell(SigInfo),
+    /// The parent is to hear that the process goes on.
+    TellContinued,
 }
 
 /// Handles whatever waits for the current thread: runs at return to user space, interrupts on,
@@ -53,6 +55,10 @@ pub(crate) fn deliver(task: &Task, regs: &mut UserRegs) {
             }
             Next::Park => park(task),
             Next::Trap => ptrace::stop::trap(task, regs),
+            Next::TellContinued => {
+                let _family = FAMILY.lock();
+                exit::notify_parent_of_job_event(&task.process, JobEvent::Continued);
+            }
             Next::Tell(info) => seen = ptrace::stop::signal_stop(task, regs, info),
         }
     }
@@ -101,7 +107,10 @@ fn next(task: &Task, mut seen: Option<SigInfo>) -> Next {
             // Another thread is in exec: this one ends quietly.
             return Next::Exit(0);
         }
-        let mut sig = task.signals.lock();
+        if core::mem::take(&mut s.untold_continue) {
+            return Next::TellContinued;
+        }
+        let sig = task.signals.lock();
         let traced = ptrace::is_traced(task);
         if traced && seen.is_none() && ptrace::stop::wants_trap(&s, task, sig.stopped_for) {
             return Next::Trap;
@@ -111,19 +120,12 @@ fn next(task: &Task, mut seen: Option<SigInfo>) -> Next {
             return Next::Park;
         }
         let blocked = sig.blocked;
-        let told = seen.is_some();
-        let info = match seen.take().or_else(|| sig.queue.pop(blocked)) {
-            Some(info) => Some(info),
-            None => s.shared.pop(blocked),
-        };
         drop(sig);
-        let Some(info) = info else {
+        let told = seen.is_some();
+        let Some(info) = seen.take().or_else(|| s.take(task, blocked)) else {
             recalculate_locked(&s, task);
             return Next::Nothing;
         };
-        if let super::Cause::Timer { id, overrun, .. } = info.cause {
-            task.process.posix_timers.taken(id, overrun);
-        }
         if !told && ptrace::link::sees(task, info.signal) {
             return Next::Tell(info);
         }
@@ -166,6 +168,28 @@ fn next(task: &Task, mut seen: Option<SigInfo>) -> Next {
             }
             DefaultAction::Core => return Next::Core(info),
         }
+    }
+}
+
+impl ProcessSignals {
+    /// Takes the signal to deliver next to the task out of those that are not in `blocked`. A timer
+    /// whose signal it was goes on.
+    pub(super) fn take(&mut self, task: &Task, blocked: SigSet) -> Option<SigInfo> {
+        let own = task.signals.lock().queue.pop(blocked);
+        let mut info = match own {
+            Some(info) => info,
+            None => {
+                let info = self.shared.pop(blocked)?;
+                if info.signal == Signal::ALRM
+                    && let Some(timer) = task.process.real_timer.get()
+                {
+                    timer.taken();
+                }
+                info
+            }
+        };
+        task.process.posix_timers.taken(&mut info);
+        Some(info)
     }
 }
 

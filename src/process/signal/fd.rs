@@ -106,7 +106,7 @@ fn encode(info: &SigInfo) -> [u8; SIZE] {
             put(64, &clock_ticks(stime).to_le_bytes());
         }
         Cause::Fault { addr, .. } => put(72, &addr.to_le_bytes()),
-        Cause::Timer { id, overrun, value } => {
+        Cause::Timer { id, overrun, value, .. } => {
             put(24, &id.to_le_bytes());
             put(32, &(overrun.min(i32::MAX as u64) as u32).to_le_bytes());
             put(44, &(value as u32).to_le_bytes());

@@ -22,8 +22,9 @@ pub enum Cause {
     Child { code: i32, pid: u32, uid: u32, status: i32, utime: Nanos, stime: Nanos },
     /// A fault of the thread itself: the address it faulted on.
     Fault { code: i32, addr: u64 },
-    /// A timer of `timer_create(2)`: what expired beyond the first while the signal was queued.
-    Timer { id: u32, overrun: u64, value: u64 },
+    /// A timer of `timer_create(2)`: what expired beyond the first while the signal was queued, and
+    /// which setting of the timer it belongs to.
+    Timer { id: u32, overrun: u64, value: u64, arming: u64 },
     /// A system call that a filter refused (SYS_SECCOMP); `reason` is `si_errno`.
     Syscall { addr: u64, number: u32, arch: u32, reason: u32 },
     /// Bytes behind the three header words, as a program handed them to `rt_sigqueueinfo`.
@@ -92,7 +93,7 @@ impl SigInfo {
                 out.u64(40, clock_ticks(stime));
             }
             Cause::Fault { addr, .. } => out.u64(16, addr),
-            Cause::Timer { id, overrun, value } => {
+            Cause::Timer { id, overrun, value, .. } => {
                 out.u32(16, id);
                 out.u32(20, overrun.min(i32::MAX as u64) as u32);
                 out.u64(24, value);
@@ -156,12 +157,19 @@ impl SigQueue {
     /// Adds a signal. Without memory for its cause the signal still arrives, with SI_USER and
     /// zeroes as its information (`signal(7)`); returns false then, which matters to
     /// real-time signals only: their sender gets EAGAIN.
+    ///
+    /// A timer has one instance of its own, whatever its signal: it is told when that is taken.
     pub fn push(&mut self, info: SigInfo) -> bool {
-        if !info.signal.is_realtime() && self.pending.contains(info.signal) {
+        let is_timer = matches!(info.cause, Cause::Timer { .. });
+        if is_timer && self.renew(&info) {
+            return true;
+        }
+        let counts = info.signal.is_realtime() || is_timer;
+        if !counts && self.pending.contains(info.signal) {
             return true;
         }
         let stored = self.queue.try_push(info).is_ok();
-        if !stored && info.signal.is_realtime() && info.code() != g::SI_USER as i32 {
+        if !stored && counts && info.code() != g::SI_USER as i32 {
             return false;
         }
         self.pending = self.pending.with(info.signal);
@@ -171,19 +179,18 @@ impl SigQueue {
     pub fn nth(&self, i: usize) -> Option<SigInfo> {
         self.queue.get(i).copied()
     }
-    /// Counts another expiry into a timer's signal that is queued already; false if there is none.
-    pub(super) fn count_expiry(&mut self, timer: u32, more: u64) -> bool {
+    /// Makes the signal that a timer has queued, under an earlier setting, that of its new one, and
+    /// counts the expiry; false if there is none.
+    fn renew(&mut self, info: &SigInfo) -> bool {
+        let Cause::Timer { id: timer, arming: new, .. } = info.cause else { return false };
         let queued = self.queue.iter_mut().find_map(|q| match &mut q.cause {
-            Cause::Timer { id, overrun, .. } if *id == timer => Some(overrun),
+            Cause::Timer { id, overrun, arming, .. } if *id == timer => Some((overrun, arming)),
             _ => None,
         });
-        match queued {
-            Some(overrun) => {
-                *overrun = overrun.saturating_add(more);
-                true
-            }
-            None => false,
-        }
+        let Some((overrun, arming)) = queued else { return false };
+        *overrun = overrun.saturating_add(1);
+        *arming = new;
+        true
     }
     /// Takes the signal to deliver next out of those not in `blocked`.
     pub fn pop(&mut self, blocked: SigSet) -> Option<SigInfo> {
@@ -273,6 +280,20 @@ mod tests {
         q.push(user(Signal::INT, 2));
         q.flush(SigSet::of(rt));
         assert_eq!(q.pop(SigSet::EMPTY).map(|i| i.signal), Some(Signal::INT));
+        assert!(q.pop(SigSet::EMPTY).is_none());
+    }
+
+    #[test]
+    fn a_timer_has_one_instance_beside_those_of_others() {
+        let timer = |id, arming| SigInfo { signal: Signal::ALRM, cause: Cause::Timer { id, overrun: 0, value: 0, arming } };
+        let mut q = SigQueue::new();
+        q.push(user(Signal::ALRM, 1));
+        assert!(q.push(timer(7, 1)) && q.push(timer(8, 2)) && q.push(timer(7, 3)));
+        q.push(user(Signal::ALRM, 2));
+        assert_eq!(q.len(), 3);
+        assert!(matches!(q.pop(SigSet::EMPTY).unwrap().cause, Cause::User { pid: 1, .. }));
+        assert!(matches!(q.pop(SigSet::EMPTY).unwrap().cause, Cause::Timer { id: 7, overrun: 1, arming: 3, .. }));
+        assert!(matches!(q.pop(SigSet::EMPTY).unwrap().cause, Cause::Timer { id: 8, overrun: 0, .. }));
         assert!(q.pop(SigSet::EMPTY).is_none());
     }
 

@@ -26,6 +26,6 @@ mod set;
 
 pub use action::{Action, Actions, SIG_DFL, SIG_IGN};
 pub use info::{Cause, SIGINFO_SIZE, SigInfo, SigQueue, USER_HZ, clock_ticks};
-pub(crate) use send::{send_timer_signal, send_to_group_with_family, send_with_family, wake_for_signals};
+pub(crate) use send::{Queued, send_timer_signal, send_to_group_with_family, send_with_family, wake_for_signals};
 pub use send::{may_signal, send_to_group, send_to_process, send_to_task};
 pub use set::{DefaultAction, SigSet, Signal};

@@ -71,26 +71,32 @@ pub(crate) fn send_to_group_with_family(group: &crate::pid::Pid, info: SigInfo, 
     (members, sent)
 }
 
-/// Sends the signal of a timer, to the process or to a thread of it, unless it is queued already:
-/// then it only counts. Any context.
-pub(crate) fn send_timer_signal(process: &KArc<Process>, thread: Option<u32>, info: SigInfo) {
-    let Cause::Timer { id, overrun, .. } = info.cause else { return };
+/// Sends the signal of a timer, to the process or to a thread of it. Any context: if it ends a stop,
+/// the process itself tells its parent.
+pub(crate) fn send_timer_signal(process: &KArc<Process>, thread: Option<u32>, info: SigInfo) -> Queued {
     let action = process.action(info.signal);
     let mut s = process.signals.lock_irq();
-    match thread {
-        None => {
-            if !s.members.is_empty() && !s.shared.count_expiry(id, overrun.saturating_add(1)) {
-                s.queue(process, None, info, action);
-            }
-        }
-        Some(tid) => {
-            let Some(task) = s.members.iter().find(|t| t.id() == tid).cloned() else { return };
-            let counted = task.signals.lock().queue.count_expiry(id, overrun.saturating_add(1));
-            if !counted {
-                s.queue(process, Some(&task), info, action);
-            }
-        }
-    }
+    let task = match thread {
+        None => None,
+        Some(tid) => match s.members.iter().find(|t| t.id() == tid).cloned() {
+            Some(task) => Some(task),
+            None => return Queued::No,
+        },
+    };
+    let (queued, continued) = s.send(process, task.as_deref(), info, action);
+    s.untold_continue |= continued;
+    queued
+}
+
+/// What became of a signal that was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Queued {
+    /// It waits to be taken, or ends the process.
+    Yes,
+    /// It is ignored, or nobody is there to take it.
+    No,
+    /// There was no memory for it, and it is of those that count.
+    NoRoom,
 }
 
 /// False when the queue had no memory for a real-time signal.
@@ -105,36 +111,38 @@ fn send(process: &KArc<Process>, task: Option<&Task>, info: SigInfo) -> bool {
 
 /// The one way in. Whether the signal is queued (or needs no queue), and whether it ended a stop.
 fn enqueue(process: &KArc<Process>, task: Option<&Task>, info: SigInfo) -> (bool, bool) {
-    let signal = info.signal;
-    let action = process.action(signal);
-    let mut continued = false;
-    let queued;
-    {
-        let mut s = process.signals.lock_irq();
-        if s.members.is_empty() || task.is_some_and(Task::has_exited) {
-            return (true, false);
-        }
-        if s.core.is_some() && signal != Signal::KILL {
-            // The process has ended already; only SIGKILL cuts its core short.
-            return (true, false);
-        }
-        if signal == Signal::CONT {
-            s.flush(SigSet::STOPS);
-            if s.stop.take().is_some() {
-                s.event = Some(JobEvent::Continued);
-                continued = true;
-                s.unpark_stopped();
-            }
-        } else if SigSet::STOPS.contains(signal) {
-            s.flush(SigSet::of(Signal::CONT));
-        }
-        queued = s.queue(process, task, info, action);
-    }
-    (queued, continued)
+    let action = process.action(info.signal);
+    let (queued, continued) = process.signals.lock_irq().send(process, task, info, action);
+    (queued != Queued::NoRoom, continued)
 }
 
 impl ProcessSignals {
-    fn queue(&mut self, process: &Process, task: Option<&Task>, info: SigInfo, action: Action) -> bool {
+    /// Sends a signal to the process, or to a thread of it. What became of it, and whether it ended a
+    /// stop, of which the parent is to be told.
+    fn send(&mut self, process: &Process, task: Option<&Task>, info: SigInfo, action: Action) -> (Queued, bool) {
+        let signal = info.signal;
+        if self.members.is_empty() || task.is_some_and(Task::has_exited) {
+            return (Queued::No, false);
+        }
+        if self.core.is_some() && signal != Signal::KILL {
+            // The process has ended already; only SIGKILL cuts its core short.
+            return (Queued::No, false);
+        }
+        let mut continued = false;
+        if signal == Signal::CONT {
+            self.flush(SigSet::STOPS);
+            if self.stop.take().is_some() {
+                self.event = Some(JobEvent::Continued);
+                continued = true;
+                self.unpark_stopped();
+            }
+        } else if SigSet::STOPS.contains(signal) {
+            self.flush(SigSet::of(Signal::CONT));
+        }
+        (self.queue(process, task, info, action), continued)
+    }
+
+    fn queue(&mut self, process: &Process, task: Option<&Task>, info: SigInfo, action: Action) -> Queued {
         let signal = info.signal;
         let fatal = self.is_fatal(process, signal, action);
         let wanted = |t: &Task| {
@@ -152,7 +160,7 @@ impl ProcessSignals {
         if ignored && !blocked && signal != Signal::STOP && signal != Signal::KILL
             || process.is_init() && SigSet::UNBLOCKABLE.contains(signal)
         {
-            return true;
+            return Queued::No;
         }
         let ok = match task {
             Some(t) => t.signals.lock().queue.push(info),
@@ -165,7 +173,7 @@ impl ProcessSignals {
         if fatal && !sees && (signal == Signal::KILL || !blocked && self.stop.is_none()) {
             // Nothing can stop the end of the process any more: every thread leaves at once.
             self.begin_group_exit(signal.number());
-            return true;
+            return Queued::Yes;
         }
         let target = match task {
             Some(t) => Some(t),
@@ -176,7 +184,8 @@ impl ProcessSignals {
         {
             notify(t, false);
         }
-        ok || !signal.is_realtime()
+        let counts = signal.is_realtime() || matches!(info.cause, Cause::Timer { .. });
+        if ok || !counts { Queued::Yes } else { Queued::NoRoom }
     }
 
     /// Whether the signal, once taken, ends the process without a core: then it need not be taken.

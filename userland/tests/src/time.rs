@@ -6,7 +6,7 @@ use libc::*;
 cases![time:
     monotonic_goes_forward, realtime_is_after_2000, clocks_agree, clock_getres_is_fine, clock_errors, nanosleep_sleeps,
     nanosleep_errors, absolute_sleep, past_absolute_sleep_returns, cpu_clock_counts_work, gettimeofday_agrees,
-    settime_needs_rights, set_and_restore, times_counts_ticks, counter_is_readable, boottime_and_raw, many_sleepers_wake_in_order,
+    settime_needs_rights, settimeofday_checks_the_zone, set_and_restore, times_counts_ticks, counter_is_readable, boottime_and_raw, many_sleepers_wake_in_order,
     sleep_zero_yields,
 ];
 
@@ -116,6 +116,21 @@ fn settime_needs_rights() -> Outcome {
     in_child(|| {
         ok!(setresuid(1000, 1000, 1000));
         errno!(clock_settime(CLOCK_REALTIME, &at), EPERM);
+        Ok(())
+    })
+}
+
+fn settimeofday_checks_the_zone() -> Outcome {
+    let zone = |minutes: i32| [minutes, 0];
+    for minutes in [i32::MIN, i32::MAX, -901, 901] {
+        errno!(syscall(SYS_settimeofday, 0usize, &zone(minutes)), EINVAL);
+    }
+    errno!(syscall(SYS_settimeofday, &timeval { tv_sec: 0, tv_usec: -1 }, 8usize), EINVAL);
+    errno!(syscall(SYS_settimeofday, 0usize, 8usize), EFAULT);
+    in_child(|| {
+        ok!(setresuid(1000, 1000, 1000));
+        errno!(syscall(SYS_settimeofday, &timeval { tv_sec: -1, tv_usec: 0 }, &zone(i32::MIN)), EINVAL);
+        errno!(syscall(SYS_settimeofday, 0usize, &zone(i32::MIN)), EPERM);
         Ok(())
     })
 }

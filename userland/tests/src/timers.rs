@@ -8,6 +8,8 @@ cases![timers:
     timer_sends_its_signal, periodic_timer_repeats, overrun_is_counted, timer_for_a_thread, timer_without_signal_counts_down,
     absolute_timer, timer_errors, timers_end_with_exec_and_are_not_inherited, virtual_timer_counts_user_time, prof_timer_repeats,
     cpu_limit_signals_and_kills, cpu_clocks_of_others, setting_the_clock_ends_a_sleep, altstack_disarms_itself,
+    a_timer_rests_until_its_signal_is_taken, an_old_signal_does_not_arm_a_timer, a_timer_goes_on_beside_other_signals,
+    an_ignored_timer_goes_on, an_alarm_rests_until_it_is_taken, a_timer_continues_a_stopped_process,
 ];
 
 static COUNT: AtomicI32 = AtomicI32::new(0);
@@ -356,5 +358,136 @@ fn altstack_disarms_itself() -> Outcome {
     let mut after = zero::<stack_t>();
     ok!(sigaltstack(std::ptr::null(), &mut after));
     eq!((after.ss_sp as usize, after.ss_flags, after.ss_size), (at as usize, AUTODISARM, 65536));
+    Ok(())
+}
+
+/// Blocks a signal; its set.
+fn block(signal: i32) -> sigset_t {
+    let mut mask = zero::<sigset_t>();
+    // SAFETY: the set is live.
+    unsafe {
+        sigemptyset(&mut mask);
+        sigaddset(&mut mask, signal);
+        sigprocmask(SIG_BLOCK, &mask, std::ptr::null_mut());
+    }
+    mask
+}
+
+/// Takes a signal that waits or comes within this time; its overrun.
+fn take(mask: &sigset_t, within: u64) -> Option<u64> {
+    let mut info = zero::<siginfo_t>();
+    // SAFETY: live structures; a timer's siginfo has its overrun at byte 20.
+    unsafe { (sigtimedwait(mask, &mut info, &span(within)) > 0).then(|| *(&raw const info).cast::<u32>().add(5) as u64) }
+}
+
+fn a_timer_rests_until_its_signal_is_taken() -> Outcome {
+    let mask = block(SIGUSR1);
+    let id = create(CLOCK_MONOTONIC, &event(SIGUSR1, 0))?;
+    let begin = now();
+    eq!(set(id, 10_000, 10_000, 0), 0);
+    unsafe { usleep(50_000) };
+    let (left, period) = get(id)?;
+    check!(left > 0 && left <= 10_000 && period == 10_000);
+    let least = (now() - begin) / 10_000 - 1;
+    let overrun = take(&mask, 1_000_000_000);
+    // All periods that went by, however short they are.
+    check!(overrun.is_some_and(|n| n >= least && n <= (now() - begin) / 10_000));
+    eq!(ok!(syscall(SYS_timer_getoverrun, id)) as u64, overrun.unwrap_or(0));
+    // And it goes on.
+    check!(take(&mask, 1_000_000_000).is_some());
+    // Without a signal there is only the time.
+    let silent = create(CLOCK_MONOTONIC, &event(0, 1))?;
+    eq!(set(silent, 1_000_000, 2_000_000, 0), 0);
+    unsafe { usleep(10_000) };
+    let (left, period) = get(silent)?;
+    check!(left > 0 && left <= 2_000_000 && period == 2_000_000);
+    eq!(set(silent, 1_000_000, 0, 0), 0);
+    unsafe { usleep(3000) };
+    eq!(get(silent)?, (0, 0));
+    Ok(())
+}
+
+fn an_old_signal_does_not_arm_a_timer() -> Outcome {
+    let mask = block(SIGUSR1);
+    let id = create(CLOCK_MONOTONIC, &event(SIGUSR1, 0))?;
+    eq!(set(id, 1_000_000, 1_000_000, 0), 0);
+    unsafe { usleep(5000) };
+    eq!(set(id, 0, 0, 0), 0);
+    eq!(get(id)?, (0, 0));
+    check!(take(&mask, 0).is_some());
+    eq!(take(&mask, 20_000_000), None);
+    // One that waits when the timer expires under its new setting becomes that one's.
+    eq!(set(id, 1_000_000, 1_000_000, 0), 0);
+    unsafe { usleep(5000) };
+    eq!(set(id, 2_000_000, 2_000_000, 0), 0);
+    unsafe { usleep(10_000) };
+    check!(take(&mask, 0).is_some());
+    for _ in 0..3 {
+        check!(take(&mask, 1_000_000_000).is_some());
+    }
+    Ok(())
+}
+
+fn a_timer_goes_on_beside_other_signals() -> Outcome {
+    ok!(handle(SIGUSR1, note, 0));
+    let mask = block(SIGUSR1);
+    ok!(kill(getpid(), SIGUSR1));
+    let id = create(CLOCK_MONOTONIC, &event(SIGUSR1, 0))?;
+    eq!(set(id, 1_000_000, 1_000_000, 0), 0);
+    unsafe { usleep(5000) };
+    ok!(sigprocmask(SIG_UNBLOCK, &mask, std::ptr::null_mut()));
+    until_counted(6);
+    eq!(set(id, 0, 0, 0), 0);
+    Ok(())
+}
+
+fn an_ignored_timer_goes_on() -> Outcome {
+    set_disposition(SIGUSR1, SIG_IGN);
+    let id = create(CLOCK_MONOTONIC, &event(SIGUSR1, 0))?;
+    eq!(set(id, 1_000_000, 1_000_000, 0), 0);
+    unsafe { usleep(20_000) };
+    ok!(handle(SIGUSR1, note, 0));
+    until_counted(3);
+    eq!(set(id, 0, 0, 0), 0);
+    Ok(())
+}
+
+fn an_alarm_rests_until_it_is_taken() -> Outcome {
+    let alarm = || -> Result<(i64, i64), Stop> {
+        let mut at = zero::<itimerval>();
+        ok!(syscall(SYS_getitimer, ITIMER_REAL, &mut at));
+        Ok((at.it_value.tv_usec, at.it_interval.tv_usec))
+    };
+    let mask = block(SIGALRM);
+    ok!(handle(SIGALRM, note, 0));
+    eq!(interval(ITIMER_REAL, 1000, 2000), 0);
+    unsafe { usleep(20_000) };
+    eq!(alarm()?, (0, 2000));
+    check!(take(&mask, 0).is_some());
+    let (left, period) = alarm()?;
+    check!(left > 0 && left <= 2000 && period == 2000);
+    ok!(sigprocmask(SIG_UNBLOCK, &mask, std::ptr::null_mut()));
+    until_counted(3);
+    // Ignored, it is not taken.
+    set_disposition(SIGALRM, SIG_IGN);
+    eq!(interval(ITIMER_REAL, 1000, 2000), 0);
+    unsafe { usleep(10_000) };
+    eq!(alarm()?, (0, 2000));
+    Ok(())
+}
+
+fn a_timer_continues_a_stopped_process() -> Outcome {
+    let pid = fork_child(|| {
+        let Ok(id) = create(CLOCK_MONOTONIC, &event(SIGCONT, 0)) else { return 9 };
+        set(id, 20_000_000, 20_000_000, 0);
+        unsafe { raise(SIGSTOP) };
+        5
+    });
+    eq!(wait_flags(pid, WUNTRACED), Status::Stopped(SIGSTOP));
+    // It may have ended by now; then that is what is told.
+    check!([Status::Continued, Status::Exited(5)].contains(&wait_flags(pid, WCONTINUED)));
+    if unsafe { kill(pid, 0) } == 0 {
+        eq!(wait_for(pid), Status::Exited(5));
+    }
     Ok(())
 }
