@@ -99,8 +99,7 @@ fn take_from(from: CpuId, to: CpuId) -> Option<(KBox<Task>, u64)> {
     let mut rq = source.rq.try_lock()?;
     // One that only just came waits for the CPU that was chosen for it; but it waits.
     let task = rq.steal(LOOK_AT, |job: &Job| job.thread.affinity().contains(to))?;
-    source.nr.store(rq.nr() as u32, Ordering::Relaxed);
-    source.load.store(rq.load(), Ordering::Relaxed);
+    source.publish(&rq);
     Some((task, rq.min_vruntime()))
 }
 

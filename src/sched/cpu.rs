@@ -128,7 +128,7 @@ pub(crate) fn active() -> CpuMask {
 impl CpuQueue {
     /// Copies what others read; with the lock held.
     #[inline]
-    fn publish(&self, rq: &RunQueue<Job>) {
+    pub(crate) fn publish(&self, rq: &RunQueue<Job>) {
         self.nr.store(rq.nr() as u32, Ordering::Relaxed);
         self.load.store(rq.load(), Ordering::Relaxed);
         self.min_vruntime.store(rq.min_vruntime(), Ordering::Relaxed);
