@@ -4,13 +4,16 @@
 use crate::{OpenFile, class};
 use abi::Result;
 use collections::{ArcList, Link};
-use kalloc::KArc;
+use core::any::Any;
+use kalloc::{KArc, KVec};
 use sync::{Once, SpinLock};
 
 /// Told when the last descriptor of a file is gone.
 pub trait FileWatcher: Send + Sync {
     /// The file is being closed; its address is not another's yet. May sleep.
     fn file_closed(&self);
+    /// Itself, for who knows what kinds there are.
+    fn as_any(&self) -> &dyn Any;
 }
 
 struct Entry {
@@ -64,5 +67,22 @@ impl OpenFile {
         // A new entry is on no list.
         let _ = list.0.lock().push_back(entry.clone());
         Ok(FileWatch { list, entry })
+    }
+
+    /// Those who watch the file. ENOMEM.
+    pub fn watchers(&self) -> Result<KVec<KArc<dyn FileWatcher>>> {
+        let mut all = KVec::new();
+        let Some(list) = self.watchers.0.get() else { return Ok(all) };
+        loop {
+            let len = list.0.lock().len();
+            all.try_reserve(len)?;
+            let list = list.0.lock();
+            if list.len() <= len {
+                for entry in &*list {
+                    let _ = all.push_within_capacity(entry.watcher.clone());
+                }
+                return Ok(all);
+            }
+        }
     }
 }

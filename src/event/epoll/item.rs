@@ -1,9 +1,10 @@
 //! A watched file: its callbacks, what is asked of it, and its end.
 
-use super::{Epoll, Event, MAX_WATCHES, PRIVATE};
+use super::{Epoll, Event, MAX_WATCHES, PRIVATE, nest::{self, Nesting}};
 use crate::quota::{Charge, Quota};
 use abi::{Errno, Result, raw::general as g};
 use collections::{Link, OrdMap};
+use core::any::Any;
 use kalloc::{KArc, KVec, KWeak, karc_as};
 use sched::{Registration, WaitQueue, Wake, WakeCallback};
 use sync::{
@@ -87,15 +88,19 @@ impl FileWatcher for Item {
     fn file_closed(&self) {
         self.end();
     }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
 }
 
 impl Item {
-    /// Adds a file. The epoll's lock is held. EEXIST, ENOSPC, ENOMEM.
-    pub(super) fn add(ep: &KArc<Epoll>, key: Key, target: &KArc<OpenFile>, event: Event, inner: Option<&KArc<Epoll>>, cred: &Credentials) -> Result {
+    /// Adds a file. The epoll's lock is held, and `nesting` if the file or the epoll's watchers are
+    /// epolls: false when it turns out to be needed. EEXIST, ENOSPC, EINVAL, ENOMEM.
+    pub(super) fn add(ep: &KArc<Epoll>, key: Key, target: &KArc<OpenFile>, event: Event, inner: Option<&KArc<Epoll>>, nesting: Option<&Nesting>, cred: &Credentials) -> Result<bool> {
         if ep.find(key).is_some() {
             return Err(Errno::EEXIST);
         }
-        let charge = WATCHES.charge(cred.uid, MAX_WATCHES.load(Relaxed).max(1), Errno::ENOSPC)?;
+        let charge = WATCHES.charge(cred.uid, MAX_WATCHES.get_u64(), Errno::ENOSPC)?;
         let item = KArc::try_new_cyclic(|me| Self {
             link: Link::new(),
             me: me.clone(),
@@ -121,7 +126,16 @@ impl Item {
             }
             items.all.insert_reserved(node, key, item.clone());
         }
-        match item.register(target, event.events & g::EPOLLEXCLUSIVE != 0) {
+        // Whoever makes the epoll watched from here on finds the item.
+        let done = match nesting {
+            Some(nesting) => nest::check_ways(nesting, target, inner),
+            None if ep.nest.is_watched() => {
+                item.end();
+                return Ok(false);
+            }
+            None => Ok(()),
+        };
+        match done.and_then(|()| item.register(target, event.events & g::EPOLLEXCLUSIVE != 0)) {
             Err(e) => {
                 item.end();
                 Err(e)
@@ -130,9 +144,18 @@ impl Item {
                 if !has.is_empty() {
                     item.make_ready();
                 }
-                Ok(())
+                Ok(true)
             }
         }
+    }
+
+    /// The epoll that watches.
+    pub(super) fn epoll(&self) -> &KArc<Epoll> {
+        &self.epoll
+    }
+    /// The epoll that is watched, if it is one.
+    pub(super) fn inner(&self) -> Option<KArc<Epoll>> {
+        self.inner.as_ref().and_then(KWeak::upgrade)
     }
 
     /// Hangs the item on the file's queues; what the file says then.
@@ -206,7 +229,7 @@ impl Item {
     }
 
     fn leave_parent(&self) {
-        if let Some(inner) = self.inner.as_ref().and_then(KWeak::upgrade) {
+        if let Some(inner) = self.inner() {
             inner.nest.remove_parent(&self.parent_key());
         }
     }

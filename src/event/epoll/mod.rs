@@ -7,7 +7,7 @@
 //! again, an edge-triggered one waits for its next callback, a one-shot one until it is modified.
 //!
 //! - `mod.rs`: the file, creation, waiting. `item.rs`: an item's life. `nest.rs`: epolls that
-//!   watch epolls.
+//!   watch epolls, and how many of them one change may reach.
 //!
 //! # Invariants
 //! - An item is on the ready list at most once; who takes it off reports it. Taking off happens
@@ -30,10 +30,10 @@ use item::{Item, Key, ReadyLink};
 use kalloc::{KArc, KWeak, kbox_dyn};
 use sched::{Mutex, Outcome, Sleep, WaitQueue, Wake};
 use sync::{
-    LockClass, SpinLock,
+    LockClass, Number, SpinLock,
     atomic::{
-        AtomicU32, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
+        AtomicU32,
+        Ordering::{Acquire, Release},
     },
 };
 use vfs::{Credentials, FileOps, OpenFile, PollEvents, PollTable, anon};
@@ -293,17 +293,21 @@ pub fn control(f: &OpenFile, op: u32, fd: u32, target: &KArc<OpenFile>, event: E
     event.events &= !g::EPOLLWAKEUP;
     let key = Key { file: target.serial(), fd };
     match op {
-        g::EPOLL_CTL_ADD => match epoll(target) {
-            Ok(inner) => {
-                let _still = nest::check(ep, inner)?;
+        g::EPOLL_CTL_ADD => {
+            let inner = epoll(target).ok();
+            let mut nests = inner.is_some() || ep.nest.is_watched();
+            loop {
+                let nesting = nests.then(nest::lock);
+                if let (Some(nesting), Some(inner)) = (&nesting, inner) {
+                    nest::check_rows(nesting, ep, inner)?;
+                }
                 let _lock = ep.lock.lock();
-                Item::add(ep, key, target, event, Some(inner), &f.cred)
+                if Item::add(ep, key, target, event, inner, nesting.as_ref(), &f.cred)? {
+                    return Ok(());
+                }
+                nests = true;
             }
-            Err(_) => {
-                let _lock = ep.lock.lock();
-                Item::add(ep, key, target, event, None, &f.cred)
-            }
-        },
+        }
         g::EPOLL_CTL_DEL => {
             let _lock = ep.lock.lock();
             ep.find(key).ok_or(Errno::ENOENT)?.end();
@@ -355,14 +359,12 @@ pub fn check_wait(out: UserAddr, max: i32) -> Result {
     if out.range_ok((max * size_of::<Event>()) as u64) { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
-static MAX_WATCHES: AtomicU64 = AtomicU64::new(0);
+/// How many watches each user may have (/proc/sys/fs/epoll/max_user_watches).
+static MAX_WATCHES: Number = Number::new(0, 0, i64::MAX);
 
 pub(crate) fn init() -> Result {
     // A 25th of memory (Linux: 4% of low memory), at the size of an item with its entries.
     let bytes = frames::stats().total as u64 * abi::PAGE_SIZE as u64;
-    MAX_WATCHES.store(bytes / 25 / item::COST, Relaxed);
-    vfs::proc_registry::add_fn("sys/fs/epoll/max_user_watches", 0o644, |out| {
-        use fmt::Write;
-        writeln!(out, "{}", MAX_WATCHES.load(Relaxed)).map_err(vfs::pseudo::no_memory)
-    })
+    MAX_WATCHES.set((bytes / 25 / item::COST) as i64)?;
+    vfs::sysctl::add_number("sys/fs/epoll/max_user_watches", &MAX_WATCHES)
 }

@@ -9,7 +9,7 @@ fn event(count: u32) -> KArc<OpenFile> {
     eventfd::create(count, g::EFD_NONBLOCK, &cred()).unwrap()
 }
 fn new() -> KArc<OpenFile> {
-    MAX_WATCHES.store(1000, Relaxed);
+    MAX_WATCHES.set(100_000).unwrap();
     create(0, &cred()).unwrap()
 }
 fn put(f: &OpenFile) {
@@ -159,4 +159,49 @@ fn a_failed_addition_leaves_nothing() {
         put(&f);
     }
     assert_eq!(reported(&ep, 9).len(), 1);
+}
+
+/// Adds `n` new epolls that watch `inner`; how many it took until one was refused.
+fn watch_by(inner: &KArc<OpenFile>, n: usize, all: &mut Vec<KArc<OpenFile>>) -> usize {
+    for i in 0..n {
+        let outer = new();
+        match add(&outer, i as u32, inner, g::EPOLLIN) {
+            Ok(()) => all.push(outer),
+            Err(e) => {
+                assert_eq!(e, Errno::EINVAL);
+                assert!(epoll(&outer).unwrap().items.lock().all.is_empty());
+                return i;
+            }
+        }
+    }
+    n
+}
+
+#[test]
+fn the_ways_up_from_a_file_are_counted_by_their_length() {
+    let (inner, f, mut all) = (new(), event(0), vec![]);
+    // Without a file nothing is woken.
+    assert_eq!(watch_by(&inner, 501, &mut all), 501);
+    assert_eq!(add(&inner, 1, &f, g::EPOLLIN), Err(Errno::EINVAL));
+    all.pop();
+    add(&inner, 1, &f, g::EPOLLIN).unwrap();
+    assert_eq!(watch_by(&inner, 1, &mut all), 0);
+    // A file itself is watched by any number.
+    let (g, mut plain) = (event(0), vec![]);
+    assert_eq!(watch_by(&g, 600, &mut plain), 600);
+}
+
+#[test]
+fn what_each_layer_adds_multiplies() {
+    let (inner, f, mut all) = (new(), event(0), vec![]);
+    add(&inner, 1, &f, g::EPOLLIN).unwrap();
+    let mut layer = vec![];
+    assert_eq!(watch_by(&inner, 20, &mut layer), 20);
+    let mut taken = 0;
+    for middle in &layer {
+        taken += watch_by(middle, 10, &mut all);
+    }
+    assert_eq!(taken, 100);
+    put(&f);
+    assert_eq!(reported(all.last().unwrap(), 9).len(), 1);
 }

@@ -12,7 +12,7 @@ cases![epoll:
     signal_ends_the_wait, pwait_mask, pwait2_timeout, closed_while_waited, ten_thousand_watches,
     two_threads_one_oneshot, fdinfo_lists_targets, create_flags, del_while_ready, fork_shares_the_set,
     wait_after_close_of_epoll_by_other_thread, deep_chain_wakes, quota_is_in_proc, events_of_a_pipe_writer,
-    many_files_one_event_each,
+    many_files_one_event_each, ways_up_are_bounded,
 ];
 
 fn new() -> Result<i32, Stop> {
@@ -605,7 +605,14 @@ fn deep_chain_wakes() -> Outcome {
 fn quota_is_in_proc() -> Outcome {
     let text = String::from_utf8_lossy(&content("/proc/sys/fs/epoll/max_user_watches")?).into_owned();
     check!(text.trim().parse::<u64>().is_ok_and(|n| n > 10_000));
-    Ok(())
+    let set = |text: &str| std::fs::write("/proc/sys/fs/epoll/max_user_watches", text).is_ok();
+    check!(set("0"));
+    let (ep, (r, _)) = (new()?, new_pipe(0)?);
+    let added = ctl(ep, EPOLL_CTL_ADD, r, EPOLLIN, 0);
+    let why = std::io::Error::last_os_error().raw_os_error();
+    check!(set(text.trim()));
+    eq!((added, why), (-1, Some(ENOSPC)));
+    add(ep, r, EPOLLIN)
 }
 
 fn events_of_a_pipe_writer() -> Outcome {
@@ -617,5 +624,46 @@ fn events_of_a_pipe_writer() -> Outcome {
     let mut page = [0; 4096];
     read_fd(r, &mut page);
     eq!(wait(ep, 1, 0)?, [(w as u64, EPOLLOUT)]);
+    Ok(())
+}
+
+/// New epolls that watch `inner`, until one more is refused.
+fn watched_by(inner: i32, most: usize) -> Result<Vec<i32>, Stop> {
+    let mut all = Vec::new();
+    while all.len() < most {
+        let outer = new()?;
+        if ctl(outer, EPOLL_CTL_ADD, inner, EPOLLIN, 0) != 0 {
+            eq!(std::io::Error::last_os_error().raw_os_error(), Some(EINVAL));
+            close_fd(outer);
+            break;
+        }
+        all.push(outer);
+    }
+    Ok(all)
+}
+
+fn ways_up_are_bounded() -> Outcome {
+    let (inner, (r, w)) = (new()?, new_pipe(0)?);
+    add(inner, r, EPOLLIN)?;
+    // From the pipe: 500 ways with one more epoll, 100 with two.
+    let middle = watched_by(inner, 600)?;
+    eq!(middle.len(), 500);
+    let mut top = watched_by(middle[0], 40)?;
+    top.extend(watched_by(middle[1], 600)?);
+    eq!(top.len(), 100);
+    write_fd(w, b"x");
+    eq!(wait(top[99], 4, 1000)?.len(), 1);
+    eq!(wait(middle[2], 4, 1000)?.len(), 1);
+    for fd in top.into_iter().chain(middle) {
+        close_fd(fd);
+    }
+    // Without a file below there is no limit; then no file may come.
+    let empty = new()?;
+    let outer = watched_by(empty, 501)?;
+    eq!(outer.len(), 501);
+    errno!(ctl(empty, EPOLL_CTL_ADD, r, EPOLLIN, 0), EINVAL);
+    close_fd(outer[0]);
+    add(empty, r, EPOLLIN)?;
+    eq!(wait(outer[500], 4, 1000)?.len(), 1);
     Ok(())
 }
