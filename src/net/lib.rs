@@ -22,7 +22,7 @@ mod unix;
 
 pub use options::{get_option, set_option};
 pub use socket::{
-    Control, Ids, Name, Outgoing, Received, SocketFile, SocketOps, Wait, accepted_file, caller, file, of, set_caller,
+    Control, Ids, Name, Outgoing, Received, SocketFile, SocketOps, Wait, caller, file, of, set_caller,
 };
 pub use unix::rights::{Rights, SCM_MAX_FD};
 
@@ -69,7 +69,8 @@ pub fn pair(a: &dyn SocketOps, b: &dyn SocketOps) -> Result {
     unix::pair(a, b)
 }
 
-/// Registers /proc/net.
+/// Registers /proc/net, and starts what works behind the sockets. May sleep.
 pub fn init() -> Result {
+    unix::start()?;
     unix::proc::init()
 }

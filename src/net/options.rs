@@ -3,7 +3,7 @@
 use crate::{Ids, SocketOps};
 use abi::{Errno, Nanos, Result, UserAddr, raw::net as n};
 use arch::user::{UserPtr, UserSlice};
-use sched::WaitQueue;
+use sched::{WaitQueue, Wake, WakeCallback};
 use kalloc::KArc;
 use sync::atomic::{
     AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize,
@@ -47,6 +47,14 @@ impl Budget {
         if self.writers.has_waiters() && self.is_writable() {
             self.writers.wake_all_key((PollEvents::WRITABLE | PollEvents::WRBAND).bits());
         }
+    }
+}
+
+impl WakeCallback for Budget {
+    /// A peer to whom the socket sends has room again.
+    fn woken(&self, wake: Wake) -> bool {
+        self.writers.wake_nested(wake, (PollEvents::WRITABLE | PollEvents::WRBAND).bits());
+        true
     }
 }
 

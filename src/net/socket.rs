@@ -244,11 +244,6 @@ pub fn file(socket: KArc<dyn SocketOps>, flags: u32, cred: &KArc<Credentials>) -
     made
 }
 
-/// As [`file`], for what `accept` gave.
-pub fn accepted_file(socket: KArc<dyn SocketOps>, flags: u32, cred: &KArc<Credentials>) -> Result<KArc<OpenFile>> {
-    file(socket, flags, cred)
-}
-
 fn make_file(socket: &KArc<dyn SocketOps>, flags: u32, cred: &KArc<Credentials>) -> Result<KArc<OpenFile>> {
     let inode = anon::inode(Mode(g::S_IFSOCK | 0o777), cred.fsuid, cred.fsgid)?;
     socket.attached(inode.ino);

@@ -242,6 +242,7 @@ impl Unix {
         if family == (n::AF_UNSPEC as u16).to_ne_bytes() {
             let old = self.state.lock().peer.take();
             self.stage.store(CLOSED, Release);
+            self.stop_relay();
             if let Some(old) = old {
                 self.left(&old);
             }
@@ -254,6 +255,7 @@ impl Unix {
         }
         let old = self.state.lock().peer.replace(other.clone());
         self.stage.store(CONNECTED, Release);
+        self.stop_relay();
         if let Some(old) = old.filter(|old| !KArc::ptr_eq(old, &other)) {
             self.left(&old);
         }

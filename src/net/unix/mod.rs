@@ -17,8 +17,8 @@
 //!
 //! # Lock order
 //! Sleeping: `unix_bind` (outside of the VFS's), `unix_reader`. Spin: `unix_names`, `unix_state`
-//! (never two), `unix_queue` (a listener's before those of the connections that wait in it, by
-//! subclass), `unix_rights`, `unix_in_flight`, `unix_dead`.
+//! (never two), `unix_relay`, `unix_queue` (a listener's before those of the connections that wait
+//! in it, by subclass), `unix_rights`, `unix_in_flight`, `unix_dead`.
 
 mod connect;
 mod garbage;
@@ -38,7 +38,7 @@ use collections::ArcList;
 use core::{any::Any, fmt};
 use kalloc::{KArc, KWeak, karc_as};
 use queue::Queue;
-use sched::{Mutex, WaitQueue};
+use sched::{Mutex, Registration, WaitQueue, WakeCallback};
 use sync::{
     LockClass, SpinLock,
     atomic::{
@@ -51,6 +51,7 @@ use vfs::{IoSink, IoSource, Lookup, PollEvents, PollTable};
 static BIND: LockClass = LockClass::new("unix_bind", 150);
 static READER: LockClass = LockClass::new("unix_reader", 360);
 static STATE: LockClass = LockClass::new("unix_state", 1210);
+static RELAY: LockClass = LockClass::new("unix_relay", 1211);
 
 /// Datagrams that wait for a reader at most, less one (net.unix.max_dgram_qlen).
 const MAX_DATAGRAMS: u32 = 10;
@@ -76,6 +77,12 @@ struct State {
     own_ids: Option<Ids>,
 }
 
+struct Relay {
+    /// Number of the peer, to which connect has not said otherwise since.
+    id: u64,
+    _registration: Registration,
+}
+
 /// A socket.
 pub(crate) struct Unix {
     me: KWeak<Unix>,
@@ -90,6 +97,9 @@ pub(crate) struct Unix {
     /// Messages, or connections that wait, beyond which senders have to wait.
     backlog: AtomicU32,
     state: SpinLock<State>,
+    /// Tells who waits for this socket to be writable that its peer has room. There since a poll found
+    /// none, until one finds some.
+    relay: SpinLock<Option<Relay>>,
     queue: Queue,
     /// Who waits for messages, connections, or the end.
     readers: WaitQueue,
@@ -114,6 +124,7 @@ impl Unix {
             dead: AtomicBool::new(false),
             backlog: AtomicU32::new(MAX_DATAGRAMS),
             state: SpinLock::new(State::default(), &STATE),
+            relay: SpinLock::new(None, &RELAY),
             queue: Queue::new(),
             readers: WaitQueue::new(),
             room: WaitQueue::new(),
@@ -122,6 +133,29 @@ impl Unix {
         })?;
         ns.unix.enter(id, &s)?;
         Ok(s)
+    }
+
+    /// Whether the peer of a datagram socket has room; else who waits for this socket to be writable
+    /// hears of it, also if the peer was not there yet when the wait began.
+    fn has_room_at(&self, peer: &Unix) -> bool {
+        if !peer.is_full() {
+            self.stop_relay();
+            return true;
+        }
+        if self.relay.lock().as_ref().is_none_or(|r| r.id != peer.id) {
+            let writers = karc_as!(self.common.options.budget.clone() => dyn WakeCallback);
+            // Without memory a sender may try, and wait there.
+            let Ok(registration) = peer.room.add_callback(writers, !0, false) else { return true };
+            let before = self.relay.lock().replace(Relay { id: peer.id, _registration: registration });
+            drop(before);
+        }
+        // It may have got room before the relay was there.
+        !peer.is_full()
+    }
+
+    fn stop_relay(&self) {
+        let before = self.relay.lock().take();
+        drop(before);
     }
 
     fn handle(&self) -> Result<KArc<Self>> {
@@ -166,6 +200,7 @@ impl Unix {
         if let Some(key) = key {
             self.ns.unix.forget(&key);
         }
+        self.stop_relay();
         self.shut.fetch_or(SHUT_BOTH, SeqCst);
         let mut unread = ArcList::new();
         let had_unread = self.queue.close(&self.dead, &mut unread);
@@ -281,9 +316,7 @@ impl SocketOps for Unix {
             && let Some(peer) = self.peer()
             && !core::ptr::eq(&*peer, self)
         {
-            // Room at the peer is announced by the peer.
-            table.register(&peer.room);
-            writable = !peer.is_full() || peer.peer().is_some_and(|p| core::ptr::eq(&*p, self));
+            writable = peer.peer().is_some_and(|p| core::ptr::eq(&*p, self)) || self.has_room_at(&peer);
         }
         events.set(PollEvents::WRITABLE | PollEvents::WRBAND, writable);
         events
@@ -312,6 +345,11 @@ impl SocketOps for Unix {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// Starts what works behind the sockets. May sleep.
+pub(crate) fn start() -> Result {
+    queue::start_helper()
 }
 
 /// A new socket. EPROTONOSUPPORT, ESOCKTNOSUPPORT.

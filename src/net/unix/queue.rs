@@ -2,9 +2,10 @@
 //!
 //! A message may hold the last handle of a socket whose queue holds messages, and so on: those
 //! that carry files or connections are dropped one after the other from a common list, never
-//! inside of each other, however long the row is.
+//! inside of each other, however long the row is. A close drops so many of them; what is left, or
+//! comes from others meanwhile, is the work of a kernel thread.
 
-use super::Unix;
+use super::{Unix, rights};
 use crate::{
     Rights,
     options::Budget,
@@ -13,6 +14,7 @@ use crate::{
 use abi::{Errno, Result};
 use collections::{ArcList, Link};
 use kalloc::{KArc, KVec};
+use sched::{Sleep, WaitQueue};
 use sync::{
     LockClass, SpinLock,
     atomic::{
@@ -238,9 +240,58 @@ impl Queue {
     }
 }
 
+/// Messages that one close drops.
+const SHARE: usize = 1000;
+
 static GRAVE: SpinLock<ArcList<MessageLink>> = SpinLock::new(ArcList::new(), &DEAD);
 /// Somebody is dropping them. Written under the lock.
 static BURYING: AtomicBool = AtomicBool::new(false);
+/// There is a thread that goes on where a close stops.
+static HAS_HELPER: AtomicBool = AtomicBool::new(false);
+/// It has been asked to, and waits here otherwise.
+static HANDED_OVER: AtomicBool = AtomicBool::new(false);
+static HELPER: WaitQueue = WaitQueue::new();
+
+/// Starts the thread that drops what closes leave.
+pub(super) fn start_helper() -> Result {
+    sched::kthread::spawn("unix_close", || {
+        loop {
+            // Interruptible, so that it does not count as load; it gets no signals.
+            let _ = HELPER.wait_until(Sleep::Interruptible, None, || HANDED_OVER.swap(false, SeqCst).then_some(()));
+            // Never more at once, so that others run in between.
+            while !dig(SHARE) {
+                sched::yield_now();
+            }
+            rights::collect();
+        }
+    })?;
+    HAS_HELPER.store(true, SeqCst);
+    Ok(())
+}
+
+/// Drops up to `most` messages; whether all are gone, and nobody is at it any more. The caller is
+/// the one who is at it.
+fn dig(most: usize) -> bool {
+    let mut grave = GRAVE.lock();
+    for _ in 0..most {
+        let Some(m) = grave.pop_front() else {
+            BURYING.store(false, SeqCst);
+            return true;
+        };
+        drop(grave);
+        if let Some(connection) = &m.connection {
+            // The one who connects holds it too, and is to hear that nobody accepts it.
+            connection.end(true);
+        }
+        drop(m);
+        grave = GRAVE.lock();
+    }
+    let done = grave.is_empty();
+    if done {
+        BURYING.store(false, SeqCst);
+    }
+    done
+}
 
 /// Drops messages, those that may drop others in turn one after the other. Whether all are gone:
 /// else somebody is at it, perhaps this task further up, and is told so at his end.
@@ -261,12 +312,16 @@ pub(super) fn bury(messages: &mut ArcList<MessageLink>) -> bool {
         return false;
     }
     BURYING.store(true, SeqCst);
+    drop(grave);
     loop {
-        let Some(m) = grave.pop_front() else { break };
-        drop(grave);
-        drop(m);
-        grave = GRAVE.lock();
+        if dig(SHARE) {
+            return true;
+        }
+        if HAS_HELPER.load(SeqCst) {
+            // It collects at its end, too.
+            HANDED_OVER.store(true, SeqCst);
+            HELPER.wake_one();
+            return false;
+        }
     }
-    BURYING.store(false, SeqCst);
-    true
 }

@@ -49,6 +49,8 @@ pub const SCM_MAX_FD: usize = 253;
 const LOOKS: usize = 256;
 /// Sockets in flight above which who sends looks too.
 const MANY: usize = 16_000;
+/// Looks that one close makes at most.
+const ROUNDS: usize = 2;
 /// Sockets noted under one hold of the table's lock.
 const BATCH: usize = 128;
 
@@ -190,11 +192,16 @@ pub(super) fn closed() {
 /// not for each that a message's end closed.
 pub(super) fn collect() {
     let sockets = SOCKETS.load(Relaxed);
-    if sockets == 0 || CLOSES.load(Relaxed).saturating_mul(LOOKS) < sockets {
+    let due = AGAIN.load(SeqCst) || CLOSES.load(Relaxed).saturating_mul(LOOKS) >= sockets;
+    if sockets == 0 || !due {
         return;
     }
     AGAIN.store(true, SeqCst);
-    while AGAIN.load(SeqCst) {
+    // However many others close meanwhile: what is still to be looked at then is the next close's.
+    for _ in 0..ROUNDS {
+        if !AGAIN.load(SeqCst) {
+            return;
+        }
         // Who is at it looks once more.
         let Some(_one) = COLLECTING.try_lock() else { return };
         AGAIN.store(false, SeqCst);

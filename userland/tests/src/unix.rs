@@ -13,6 +13,7 @@ cases![unix:
     writer_waits_for_reader, peek_and_trunc, waitall_waits, timeouts, options, buffer_sizes_double, peer_credentials,
     poll_states, epoll_wakes, fionread, proc_net_unix, sendmmsg_recvmmsg, readv_and_write, fd_name_and_stat,
     cloexec_flags, bad_pointers, permission_of_a_name, large_transfer, signal_interrupts_receive,
+    the_end_of_a_listener_resets_who_waits, room_at_a_later_peer_wakes,
 ];
 
 pub(crate) fn pair(kind: i32) -> Result<(i32, i32), Stop> {
@@ -901,5 +902,72 @@ fn signal_interrupts_receive() -> Outcome {
     });
     eq!(get(b, 4)?, b"x");
     wait_for(pid);
+    Ok(())
+}
+
+fn the_end_of_a_listener_resets_who_waits() -> Outcome {
+    for kind in [SOCK_STREAM, SOCK_SEQPACKET] {
+        let l = new(kind)?;
+        eq!(bind_name(l, b"\0linnet-reset"), 0);
+        ok!(listen(l, 8));
+        let clients = [new(kind)?, new(kind)?, new(kind)?, new(kind)?];
+        for fd in clients {
+            eq!(connect_name(fd, b"\0linnet-reset"), 0);
+        }
+        let [a, b, c, d] = clients;
+        let ep = ok!(epoll_create1(0));
+        let mut event = epoll_event { events: (EPOLLIN | EPOLLET) as u32, u64: 7 };
+        ok!(epoll_ctl(ep, EPOLL_CTL_ADD, c, &mut event));
+        eq!(ok!(epoll_wait(ep, &mut event, 1, 0)), 0);
+        let reader = std::thread::spawn(move || {
+            // SAFETY: a live byte.
+            let n = unsafe { recv(d, [0u8].as_mut_ptr().cast(), 1, 0) };
+            (n, std::io::Error::last_os_error().raw_os_error())
+        });
+        unsafe { usleep(10_000) };
+        close_fd(l);
+        eq!(reader.join().ok(), Some((-1, Some(ECONNRESET))));
+        errno!(recv(a, [0u8].as_mut_ptr().cast(), 1, MSG_DONTWAIT), ECONNRESET);
+        eq!(ok!(recv(a, [0u8].as_mut_ptr().cast(), 1, MSG_DONTWAIT)), 0);
+        errno!(send(a, b"x".as_ptr().cast(), 1, MSG_NOSIGNAL), EPIPE);
+        errno!(send(b, b"x".as_ptr().cast(), 1, MSG_NOSIGNAL), EPIPE);
+        eq!(ok!(epoll_wait(ep, &mut event, 1, 1000)), 1);
+        let want = (EPOLLIN | EPOLLHUP | EPOLLERR) as u32;
+        eq!(event.events & want, want);
+        for fd in clients {
+            close_fd(fd);
+        }
+        close_fd(ep);
+    }
+    Ok(())
+}
+
+fn room_at_a_later_peer_wakes() -> Outcome {
+    let (s, r) = (new(SOCK_DGRAM | SOCK_NONBLOCK)?, new(SOCK_DGRAM)?);
+    eq!(bind_name(r, b"\0linnet-room"), 0);
+    let ep = ok!(epoll_create1(0));
+    let mut event = epoll_event { events: EPOLLOUT as u32, u64: 7 };
+    ok!(epoll_ctl(ep, EPOLL_CTL_ADD, s, &mut event));
+    eq!(ok!(epoll_wait(ep, &mut event, 1, 0)), 1);
+    eq!(connect_name(s, b"\0linnet-room"), 0);
+    for _ in 0..2 {
+        while unsafe { send(s, b"x".as_ptr().cast(), 1, 0) } == 1 {}
+        eq!(std::io::Error::last_os_error().raw_os_error(), Some(EAGAIN));
+        eq!(ok!(epoll_wait(ep, &mut event, 1, 0)), 0);
+        let reader = std::thread::spawn(move || {
+            unsafe { usleep(10_000) };
+            // SAFETY: a live byte.
+            unsafe { recv(r, [0u8].as_mut_ptr().cast(), 1, 0) }
+        });
+        eq!(ok!(epoll_wait(ep, &mut event, 1, 5000)), 1);
+        eq!(event.events, EPOLLOUT as u32);
+        eq!(reader.join().unwrap_or(-1), 1);
+    }
+    // A peer that is gone leaves nothing to wait for.
+    while unsafe { send(s, b"x".as_ptr().cast(), 1, 0) } == 1 {}
+    eq!(ok!(epoll_wait(ep, &mut event, 1, 0)), 0);
+    close_fd(r);
+    eq!(ok!(epoll_wait(ep, &mut event, 1, 1000)), 1);
+    errno!(send(s, b"x".as_ptr().cast(), 1, 0), ECONNREFUSED);
     Ok(())
 }
