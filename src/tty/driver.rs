@@ -6,9 +6,10 @@ use abi::Result;
 
 /// The device of a terminal. No method sleeps or calls back into the terminal.
 pub trait TtyDriver: Send + Sync {
-    /// The first open: switch the receiver on.
+    /// The first open: switch the receiver on. Called with the terminal's state locked: it neither
+    /// sleeps nor calls the terminal.
     fn open(&self) -> Result;
-    /// The last close.
+    /// The last close. As `open`.
     fn close(&self);
     /// Queues bytes to be sent; how many fitted. The terminal is told by
     /// [`Tty::output_ready`](crate::Tty::output_ready) when there is room again.

@@ -201,37 +201,32 @@ impl Tty {
 
     /// A file was opened. EBUSY after TIOCEXCL, for who may not override it.
     pub(crate) fn opened(&self, may_override: bool) -> Result {
-        let first = {
-            let mut s = self.state.lock();
-            if s.exclusive && !may_override {
-                return Err(Errno::EBUSY);
-            }
-            self.driver.may_open()?;
-            s.opens += 1;
-            s.opens == 1
-        };
-        if first && let Err(e) = self.driver.open() {
-            self.state.lock().opens -= 1;
-            return Err(e);
+        let mut s = self.state.lock();
+        if s.exclusive && !may_override {
+            return Err(Errno::EBUSY);
         }
+        self.driver.may_open()?;
+        // With the lock held, as in `closed`: the device hears of the two in their order.
+        if s.opens == 0 {
+            self.driver.open()?;
+        }
+        s.opens += 1;
         Ok(())
     }
 
     /// A file was closed.
     pub(crate) fn closed(&self) {
-        let last = {
-            let mut s = self.state.lock();
-            s.opens = s.opens.saturating_sub(1);
-            // A pseudo-terminal stays as it is while its master is open.
-            if s.opens == 0 && !self.inline {
-                s.exclusive = false;
-                s.ldisc.flush_input();
-            }
-            s.opens == 0
-        };
-        if last {
-            self.driver.close();
+        let mut s = self.state.lock();
+        s.opens = s.opens.saturating_sub(1);
+        if s.opens > 0 {
+            return;
         }
+        // A pseudo-terminal stays as it is while its master is open.
+        if !self.inline {
+            s.exclusive = false;
+            s.ldisc.flush_input();
+        }
+        self.driver.close();
     }
 
     /// Received bytes. Any context.
@@ -281,7 +276,8 @@ impl Tty {
 
     /// Has the line discipline run, by the terminal's thread or, without one, by the caller.
     fn kick(&self) {
-        self.work.store(true, Ordering::Release);
+        // Before the look at `working`: whoever leaves that looks at `work` after it.
+        self.work.store(true, Ordering::SeqCst);
         if !self.inline {
             self.worker.wake_one();
             return;

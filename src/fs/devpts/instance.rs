@@ -14,7 +14,8 @@ use sync::{
 use tty::Tty;
 use vfs::{
     Credentials, Emit, FileOps, Inode, InodeOps, NewInode, OpenFile, Statfs, SuperBlock, SuperOps, emit_dots, proc_registry,
-    pseudo::{Reader, SeqBuf, Show, ShowFn, Store, no_memory},
+    pseudo::{SeqBuf, Show, ShowFn, no_memory},
+    sysctl::{self, Number as Setting},
 };
 
 static TABLE: LockClass = LockClass::new("devpts.table", 1156);
@@ -27,7 +28,7 @@ const FIRST_INO: u64 = 3;
 const PTMX_POS: u64 = 2;
 
 /// Pseudo-terminals at most in all (kernel.pty.max), and how many there are (kernel.pty.nr).
-static LIMIT: AtomicU32 = AtomicU32::new(4096);
+static LIMIT: Setting = Setting::new(4096, 0, crate::options::MAX as i64);
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// What has a number.
@@ -93,7 +94,7 @@ fn new_inode(
 pub(crate) fn take_number(sb: &KArc<SuperBlock>) -> Result<KArc<Number>> {
     let instance = of(sb)?;
     let max = instance.options.lock().max as usize;
-    let within = |n: u32| (n < LIMIT.load(Relaxed)).then_some(n.wrapping_add(1));
+    let within = |n: u32| (u64::from(n) < LIMIT.get_u64()).then_some(n.wrapping_add(1));
     COUNT.fetch_update(Relaxed, Relaxed, within).map_err(|_| Errno::ENOSPC)?;
     let taken = {
         let mut table = instance.table.lock();
@@ -296,25 +297,9 @@ impl FileOps for Listing {
     }
 }
 
-struct SetLimit;
-
-impl Store for SetLimit {
-    fn store(&self, data: &[u8], pos: u64, _writer: &Reader<'_>) -> Result<usize> {
-        if pos != 0 {
-            return Ok(data.len());
-        }
-        let text = core::str::from_utf8(data.trim_ascii()).map_err(|_| Errno::EINVAL)?;
-        let new = text.parse::<u32>().ok().filter(|&n| n <= crate::options::MAX).ok_or(Errno::EINVAL)?;
-        LIMIT.store(new, Relaxed);
-        Ok(data.len())
-    }
-}
-
 /// /proc/sys/kernel/pty.
 pub(crate) fn register_limits() -> Result {
-    let limit = |out: &mut SeqBuf| writeln!(out, "{}", LIMIT.load(Relaxed)).map_err(no_memory);
     let count = |out: &mut SeqBuf| writeln!(out, "{}", COUNT.load(Relaxed)).map_err(no_memory);
-    let show = karc_dyn!(ShowFn(limit) => dyn Show)?;
-    proc_registry::add_writable("sys/kernel/pty/max", 0o644, Some(show), karc_dyn!(SetLimit => dyn Store)?)?;
+    sysctl::add_number("sys/kernel/pty/max", &LIMIT)?;
     proc_registry::add("sys/kernel/pty/nr", 0o444, karc_dyn!(ShowFn(count) => dyn Show)?)
 }
