@@ -6,18 +6,18 @@
 use abi::{Nanos, Result};
 use kalloc::KArc;
 use sched::{Outcome, Registration, Sleep, WaitQueue, Wake, WakeCallback};
+use sync::PerCpu;
 use time::Clock;
 
-static CLOCK_SET: WaitQueue = WaitQueue::new();
+/// Waits until a time of CLOCK_REALTIME, those of each CPU apart from the others': they begin and end
+/// far more often than the clock is set.
+static CLOCK_SET: PerCpu<WaitQueue> = sync::per_cpu!(WaitQueue::new());
 
 /// CLOCK_REALTIME was set: waits until one of its times look at it again.
 pub fn clock_was_set() {
-    CLOCK_SET.wake_all();
-}
-
-/// Where those wait who want to know that CLOCK_REALTIME was set.
-pub fn clock_set_queue() -> &'static WaitQueue {
-    &CLOCK_SET
+    for (_, queue) in CLOCK_SET.iter() {
+        queue.wake_all();
+    }
 }
 
 /// A point of a clock.
@@ -49,7 +49,7 @@ impl Deadline {
     /// What a wait until `deadline` needs beforehand; `wake` gives what wakes its queue. ENOMEM.
     pub fn watch(deadline: Option<Self>, wake: impl FnOnce() -> KArc<dyn WakeCallback>) -> Result<Watch> {
         match deadline {
-            Some(d) if d.can_be_set() => Ok(Watch(Some(CLOCK_SET.add_callback(wake(), !0, false)?))),
+            Some(d) if d.can_be_set() => Ok(Watch(Some(CLOCK_SET.get(arch::cpu::id()).add_callback(wake(), !0, false)?))),
             _ => Ok(Watch(None)),
         }
     }
