@@ -342,6 +342,9 @@ pub(crate) struct TaskSignals {
     pub blocked: SigSet,
     /// Set while the task waits with a temporary mask: the mask to return to.
     pub saved: Option<SigSet>,
+    /// Blocked signals that `sigtimedwait(2)` waits for: not blocked meanwhile, so that they wake the
+    /// thread, but neither ignored nor fatal.
+    pub awaited: SigSet,
     /// The group stop in which the thread has taken part, by its number; 0 for none.
     pub stopped_for: u64,
 }
@@ -614,7 +617,7 @@ impl Task {
             restart: SpinLock::new(Restart::None, &TASK_CELL),
             vfork_done: SpinLock::new(None, &TASK_CELL),
             signals: SpinLock::new(
-                TaskSignals { queue: SigQueue::new(), blocked: spec.blocked, saved: None, stopped_for: 0 },
+                TaskSignals { queue: SigQueue::new(), blocked: spec.blocked, saved: None, awaited: SigSet::EMPTY, stopped_for: 0 },
                 &TASK_SIGNALS,
             ),
             alt_stack: SpinLock::new(AltStack::DISABLED, &TASK_CELL),

@@ -154,10 +154,17 @@ impl ProcessSignals {
             Some(t) => !wanted(t),
             None => !self.members.iter().any(|t| wanted(t)),
         };
+        // Nor is one ignored, or fatal, that its thread would have blocked if it did not wait for it.
+        let awaits = |t: &Task| t.signals.lock().awaited.contains(signal);
+        let awaited = !blocked
+            && match task {
+                Some(t) => awaits(t),
+                None => self.members.iter().find(|t| wanted(t)).is_some_and(|t| awaits(t)),
+            };
         // A tracer sees what would be ignored, too, and before anything happens.
         let sees = task.or(self.members.first().map(|t| &**t)).is_some_and(|t| crate::ptrace::link::sees(t, signal));
         let ignored = !sees && action.ignores(signal) || process.is_init() && action.handler == super::SIG_DFL && !is_fault(&info);
-        if ignored && !blocked && signal != Signal::STOP && signal != Signal::KILL
+        if ignored && !blocked && !awaited && signal != Signal::STOP && signal != Signal::KILL
             || process.is_init() && SigSet::UNBLOCKABLE.contains(signal)
         {
             return Queued::No;
@@ -170,7 +177,7 @@ impl ProcessSignals {
             process.signal_arrived.wake_all_key(vfs::PollEvents::IN.bits());
         }
         // A stopped process takes it when it goes on; only SIGKILL does not wait for that.
-        if fatal && !sees && (signal == Signal::KILL || !blocked && self.stop.is_none()) {
+        if fatal && !sees && (signal == Signal::KILL || !blocked && !awaited && self.stop.is_none()) {
             // Nothing can stop the end of the process any more: every thread leaves at once.
             self.begin_group_exit(signal.number());
             return Queued::Yes;

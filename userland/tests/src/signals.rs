@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 
 cases![signals:
     handler_runs_once, kill_siginfo, tgkill_siginfo, sigqueue_siginfo, sigchld_siginfo, mask_blocks_and_releases,
-    handler_mask_is_applied, nodefer_nests, without_nodefer_waits, resethand_resets, altstack_is_used, altstack_overflow_is_caught,
+    handler_mask_is_applied, nodefer_nests, without_nodefer_waits, a_signal_that_is_waited_for_does_not_kill, resethand_resets, altstack_is_used, altstack_overflow_is_caught,
     altstack_errors, restart_restarts_read, without_restart_is_eintr, nanosleep_is_interrupted, sigsuspend_swaps_the_mask,
     kill_and_stop_cannot_be_caught, sigaction_errors, sigprocmask_errors, ignored_are_dropped, pending_shows_blocked,
     standard_signals_merge, realtime_signals_queue_in_order, default_actions, stop_and_continue, context_can_be_changed,
@@ -128,6 +128,30 @@ fn nodefer_nests() -> Outcome {
     ok!(handle(SIGUSR1, nest, SA_NODEFER));
     send_self(SIGUSR1);
     eq!((COUNT.load(SeqCst), DEEPEST.load(SeqCst)), (4, 4));
+    Ok(())
+}
+
+fn a_signal_that_is_waited_for_does_not_kill() -> Outcome {
+    let (from, to) = new_pipe(0)?;
+    let pid = fork_child(|| {
+        let mut set = zero::<sigset_t>();
+        // SAFETY: a live set.
+        unsafe {
+            sigemptyset(&mut set);
+            sigaddset(&mut set, SIGTERM);
+            sigprocmask(SIG_BLOCK, &set, std::ptr::null_mut());
+            write_fd(to, b".");
+            (sigwaitinfo(&set, std::ptr::null_mut()) != SIGTERM) as i32
+        }
+    });
+    eq!(read_fd(from, &mut [0]), 1);
+    // Until it sleeps in the call.
+    while !content(&format!("/proc/{pid}/stat"))?.windows(4).any(|w| w == b") S ") {
+        // SAFETY: plain call.
+        unsafe { sched_yield() };
+    }
+    ok!(kill(pid, SIGTERM));
+    eq!(wait_for(pid), Status::Exited(0));
     Ok(())
 }
 
