@@ -1,10 +1,10 @@
 #![cfg_attr(not(test), no_std)]
 //! Event files: descriptors that stand for something to wait for. Present: `eventfd(2)`,
-//! `timerfd_create(2)`, `epoll(7)`.
+//! `timerfd_create(2)`, `epoll(7)`, `inotify(7)`.
 //!
 //! # What it answers for
 //! `eventfd.rs`: a counter. `timerfd.rs`: a timer on a clock. `epoll/`: a set of watched files and
-//! the list of those that became ready. `quota.rs`: how many watches a user may have.
+//! the list of those that became ready. `inotify/`: what happens to watched files.
 //!
 //! # Invariants
 //! - A wait for n files costs nothing per file: a file's wait queue calls back, the callback puts
@@ -15,17 +15,18 @@
 //!
 //! # Lock order
 //! `epoll` (sleeping; an outer epoll before the ones it watches, by subclass), then spin:
-//! `epoll_items`, `event.quota`, then inside of the callbacks of a wait queue `epoll_ready`.
+//! `epoll_items`, `vfs.quota`, then inside of the callbacks of a wait queue `epoll_ready`.
 //! `timerfd` and `epoll_ready` are taken in interrupts.
 
 pub mod epoll;
 pub mod eventfd;
-mod quota;
+pub mod inotify;
 pub mod timerfd;
 
 use abi::Result;
 
 /// Registers the files of /proc/sys/fs.
 pub fn init() -> Result {
-    epoll::init()
+    epoll::init()?;
+    inotify::init()
 }

@@ -17,7 +17,7 @@ use vfs::{Credentials, FifoOpener, FileOps, Inode};
 struct Opener;
 
 /// Registers who opens FIFOs.
-pub fn init() {
+pub(crate) fn init() {
     static OPENER: Opener = Opener;
     vfs::set_fifo_opener(&OPENER);
 }
@@ -53,9 +53,9 @@ fn meet(queue: &WaitQueue, opened: &AtomicU32, before: u32) -> Result {
 }
 
 impl FifoOpener for Opener {
-    fn open(&self, inode: &KArc<Inode>, flags: u32, _cred: &Credentials) -> Result<KBox<dyn FileOps>> {
+    fn open(&self, inode: &KArc<Inode>, flags: u32, cred: &Credentials) -> Result<KBox<dyn FileOps>> {
         let pipe = inode
-            .special_or_try_init(|| Ok(Pipe::new()?.into_any()))?
+            .special_or_try_init(|| Ok(Pipe::new(cred)?.into_any()))?
             .downcast::<Pipe>()
             .map_err(|_| Errno::ENXIO)?;
         let (reading, writing) = match flags & g::O_ACCMODE {

@@ -9,31 +9,33 @@
 //! when a side comes or goes. A reader that takes only part of what is there passes nothing on: all
 //! waiting readers were woken.
 //!
+//! A side that is *claimed* belongs to one splice(2), which moves bytes between the pipe and a file
+//! without the ring's lock, since that may wait; others who want the side wait until it is free.
+//!
 //! Cost of a round trip of one byte: per side one lock, one slot, one copy, one wake-up.
 
-use crate::ring::Ring;
+use crate::{limits, ring::Ring};
 use abi::{Errno, Mode, PAGE_SIZE, Result, UserAddr, raw::general as g, raw::ioctl};
 use arch::user::UserPtr;
 use core::any::Any;
 use kalloc::{KArc, KString, kbox_dyn};
-use sched::{Mutex, Outcome, Sleep, WaitQueue};
+use sched::{Mutex, MutexGuard, Outcome, Sleep, WaitQueue};
 use sync::{
-    LockClass,
+    LockClass, SpinLock,
     atomic::{
         AtomicU32, AtomicUsize,
-        Ordering::{Acquire, Release, SeqCst},
+        Ordering::{AcqRel, Acquire, Release, SeqCst},
     },
 };
-use vfs::{Cap, Credentials, FileOps, IoSink, IoSource, OpenFile, PollEvents, PollTable, anon};
+use vfs::{Cap, Credentials, FileOps, IoSink, IoSource, OpenFile, PollEvents, PollTable, anon, quota::Charge};
 
 static PIPE: LockClass = LockClass::new("pipe", 350);
+static CHARGE: LockClass = LockClass::new("pipe.charge", 1059);
 
 /// Slots of a new pipe.
 const SLOTS: usize = 16;
-/// What F_SETPIPE_SZ gives without CAP_SYS_RESOURCE at most (/proc/sys/fs/pipe-max-size).
-pub const PIPE_MAX_DEFAULT: usize = 1 << 20;
-/// The largest pipe at all.
-const PIPE_LIMIT: usize = 1 << 31;
+/// Slots of a new pipe of a user with too many (pipe(7), pipe-user-pages-soft).
+const FEW_SLOTS: usize = 2;
 
 /// A pipe.
 pub struct Pipe {
@@ -48,14 +50,44 @@ pub struct Pipe {
     pub(crate) writes_opened: AtomicU32,
     pub(crate) read_queue: WaitQueue,
     pub(crate) write_queue: WaitQueue,
+    /// Claimed sides.
+    claims: AtomicU32,
+    claim_queue: WaitQueue,
+    /// The slots, as the user who made the pipe has them.
+    charge: SpinLock<Charge>,
+}
+
+/// A side of a pipe that can be claimed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    Read = 1,
+    Write = 2,
+}
+
+/// A claimed side.
+pub(crate) struct Claim<'a> {
+    pipe: &'a Pipe,
+    side: Side,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.pipe.claims.fetch_and(!(self.side as u32), AcqRel);
+        self.pipe.claim_queue.wake_all();
+    }
 }
 
 impl Pipe {
-    pub(crate) fn new() -> Result<KArc<Self>> {
+    /// An empty pipe of `cred`'s. ENFILE: its user has as many pages in pipes as he may; ENOMEM.
+    pub(crate) fn new(cred: &Credentials) -> Result<KArc<Self>> {
+        let (slots, charge) = limits::charge_new(cred, SLOTS, FEW_SLOTS)?;
         Ok(KArc::try_new(Self {
-            ring: Mutex::new(Ring::new(SLOTS)?, &PIPE),
+            ring: Mutex::new(Ring::new(slots)?, &PIPE),
+            claims: AtomicU32::new(0),
+            claim_queue: WaitQueue::new(),
+            charge: SpinLock::new(charge, &CHARGE),
             used: AtomicUsize::new(0),
-            capacity: AtomicUsize::new(SLOTS),
+            capacity: AtomicUsize::new(slots),
             readers: AtomicU32::new(0),
             writers: AtomicU32::new(0),
             reads_opened: AtomicU32::new(0),
@@ -65,17 +97,100 @@ impl Pipe {
         })?)
     }
 
-    fn publish(&self, ring: &Ring) {
+    pub(crate) fn publish(&self, ring: &Ring) {
         self.used.store(ring.used(), Release);
     }
 
-    fn read(&self, f: &OpenFile, dst: &mut IoSink<'_>) -> Result<usize> {
+    /// The ring, for who uses `side`. ERESTARTSYS: it is claimed, and a signal came first.
+    pub(crate) fn lock_side(&self, side: Side) -> Result<MutexGuard<'_, Ring>> {
+        loop {
+            let ring = self.ring.lock();
+            if self.claims.load(Acquire) & side as u32 == 0 {
+                return Ok(ring);
+            }
+            drop(ring);
+            self.wait_unclaimed(side)?;
+        }
+    }
+
+    fn wait_unclaimed(&self, side: Side) -> Result {
+        let free = || (self.claims.load(Acquire) & side as u32 == 0).then_some(());
+        match self.claim_queue.wait_until(Sleep::Interruptible, None, free) {
+            Outcome::Ready(()) => Ok(()),
+            _ => Err(Errno::ERESTARTSYS),
+        }
+    }
+
+    /// Claims a side. Who used it before has left when the claimer has once had the ring's lock.
+    pub(crate) fn claim(&self, side: Side) -> Result<Claim<'_>> {
+        while self.claims.fetch_or(side as u32, AcqRel) & side as u32 != 0 {
+            self.wait_unclaimed(side)?;
+        }
+        Ok(Claim { pipe: self, side })
+    }
+
+    /// The ring whatever is claimed: for the claimer, and for two pipes at once.
+    pub(crate) fn lock(&self, subclass: u8) -> MutexGuard<'_, Ring> {
+        self.ring.lock_nested(subclass)
+    }
+    pub(crate) fn is_claimed(&self, side: Side) -> bool {
+        self.claims.load(Acquire) & side as u32 != 0
+    }
+
+    /// Waits until there is something to read, or no writer. EAGAIN, ERESTARTSYS.
+    pub(crate) fn wait_readable(&self, nonblocking: bool) -> Result {
+        let ready = || (self.used.load(Acquire) > 0 || self.writers.load(Acquire) == 0).then_some(());
+        match ready() {
+            Some(()) => Ok(()),
+            None if nonblocking => Err(Errno::EAGAIN),
+            None => match self.read_queue.wait_until(Sleep::Interruptible, None, ready) {
+                Outcome::Ready(()) => Ok(()),
+                _ => Err(Errno::ERESTARTSYS),
+            },
+        }
+    }
+
+    /// Waits until a slot is free. EPIPE without readers, EAGAIN, ERESTARTSYS.
+    pub(crate) fn wait_writable(&self, nonblocking: bool) -> Result {
+        let ready = || {
+            if self.readers.load(Acquire) == 0 {
+                return Some(Err(Errno::EPIPE));
+            }
+            (self.used.load(Acquire) < self.capacity.load(Acquire)).then_some(Ok(()))
+        };
+        match ready() {
+            Some(result) => result,
+            None if nonblocking => Err(Errno::EAGAIN),
+            None => match self.write_queue.wait_until(Sleep::Interruptible, None, ready) {
+                Outcome::Ready(result) => result,
+                _ => Err(Errno::ERESTARTSYS),
+            },
+        }
+    }
+
+    /// Whether something is there or may come.
+    pub(crate) fn has_writers(&self) -> bool {
+        self.writers.load(Acquire) > 0
+    }
+    pub(crate) fn has_readers(&self) -> bool {
+        self.readers.load(Acquire) > 0
+    }
+    /// Tells who waits for bytes.
+    pub(crate) fn wake_readers(&self) {
+        self.read_queue.wake_all_key(PollEvents::READABLE.bits());
+    }
+    /// Tells who waits for room.
+    pub(crate) fn wake_writers(&self) {
+        self.write_queue.wake_all_key(PollEvents::WRITABLE.bits());
+    }
+
+    pub(crate) fn read(&self, f: &OpenFile, dst: &mut IoSink<'_>, nonblocking: bool) -> Result<usize> {
         if dst.remaining() == 0 {
             return Ok(0);
         }
         loop {
             let (result, was_full) = {
-                let mut ring = self.ring.lock();
+                let mut ring = self.lock_side(Side::Read)?;
                 let was_full = ring.is_full();
                 let result = ring.read(dst);
                 self.publish(&ring);
@@ -99,14 +214,7 @@ impl Pipe {
                 }
                 continue;
             }
-            if f.is_nonblocking() {
-                return Err(Errno::EAGAIN);
-            }
-            let ready = || (self.used.load(Acquire) > 0 || self.writers.load(Acquire) == 0).then_some(());
-            match self.read_queue.wait_until(Sleep::Interruptible, None, ready) {
-                Outcome::Ready(()) => {}
-                _ => return Err(Errno::ERESTARTSYS),
-            }
+            self.wait_readable(nonblocking)?;
         }
     }
 
@@ -120,10 +228,14 @@ impl Pipe {
         loop {
             let mut was_empty = false;
             let step = {
-                let mut ring = self.ring.lock();
-                let step = self.fill(&mut ring, src, packet, first, &mut done, &mut was_empty);
-                self.publish(&ring);
-                step
+                match self.lock_side(Side::Write) {
+                    Ok(mut ring) => {
+                        let step = self.fill(&mut ring, src, packet, first, &mut done, &mut was_empty);
+                        self.publish(&ring);
+                        step
+                    }
+                    Err(e) => Err(e),
+                }
             };
             first = false;
             // Who watches for edges is told of every write.
@@ -202,16 +314,29 @@ impl Pipe {
         self.write_queue.wake_all_key((PollEvents::WRITABLE | PollEvents::ERR).bits());
     }
 
-    /// Changes the size to at least `bytes`; returns the new one. EPERM, EBUSY, EINVAL.
+    /// Changes the size to at least `bytes`; returns the new one. EINVAL, EPERM, EBUSY.
     fn set_size(&self, bytes: u64, cred: &Credentials) -> Result<u64> {
-        let bytes = usize::try_from(bytes).ok().filter(|&b| b <= PIPE_LIMIT).ok_or(Errno::EINVAL)?;
-        let slots = bytes.div_ceil(PAGE_SIZE).max(1).next_power_of_two();
-        let mut ring = self.ring.lock();
+        let slots = limits::round_size(bytes).ok_or(Errno::EINVAL)? / PAGE_SIZE;
+        let mut ring = self.lock_side(Side::Write)?;
         let grows = slots > ring.capacity();
-        if grows && slots * PAGE_SIZE > PIPE_MAX_DEFAULT && !cred.capable(Cap::SYS_RESOURCE) {
+        if grows && slots * PAGE_SIZE > limits::max_size() && !cred.capable(Cap::SYS_RESOURCE) {
             return Err(Errno::EPERM);
         }
-        ring.resize(slots)?;
+        // Counted before it is there, so that many at a time do not get past the limit together.
+        let before = {
+            let mut charge = self.charge.lock();
+            let before = charge.amount();
+            let total = charge.change(slots as u64);
+            if grows && limits::is_too_many(total, cred) {
+                charge.change(before);
+                return Err(Errno::EPERM);
+            }
+            before
+        };
+        if let Err(e) = ring.resize(slots) {
+            self.charge.lock().change(before);
+            return Err(e);
+        }
         self.capacity.store(slots, Release);
         self.publish(&ring);
         drop(ring);
@@ -234,7 +359,7 @@ pub(crate) struct End {
 
 impl FileOps for End {
     fn read(&self, f: &OpenFile, dst: &mut IoSink<'_>, _pos: &mut u64) -> Result<usize> {
-        self.pipe.read(f, dst)
+        self.pipe.read(f, dst, f.is_nonblocking())
     }
     fn write(&self, f: &OpenFile, src: &mut IoSource<'_>, _pos: &mut u64) -> Result<usize> {
         self.pipe.write(f, src)
@@ -276,10 +401,9 @@ impl FileOps for End {
         UserPtr::<i32>::new(UserAddr(arg)).write(i32::try_from(n).unwrap_or(i32::MAX))?;
         Ok(0)
     }
-    fn fcntl(&self, f: &OpenFile, cmd: u32, arg: u64) -> Result<u64> {
+    fn fcntl(&self, _f: &OpenFile, cmd: u32, _arg: u64) -> Result<u64> {
         match cmd {
             g::F_GETPIPE_SZ => Ok((self.pipe.capacity.load(Acquire) * PAGE_SIZE) as u64),
-            g::F_SETPIPE_SZ => self.pipe.set_size(arg, &f.cred),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -291,13 +415,23 @@ impl FileOps for End {
     }
 }
 
+/// `fcntl(F_SETPIPE_SZ)` for `cred`: the new size. EBADF: no pipe; EINVAL, EPERM, EBUSY, ENOMEM.
+pub fn set_pipe_size(f: &OpenFile, bytes: u64, cred: &Credentials) -> Result<u64> {
+    pipe_of(f).ok_or(Errno::EBADF)?.set_size(bytes, cred)
+}
+
+/// The pipe behind an open file.
+pub(crate) fn pipe_of(f: &OpenFile) -> Option<&KArc<Pipe>> {
+    f.ops_as::<End>().map(|end| &end.pipe)
+}
+
 /// `pipe2(2)`: a pipe's read and write side. `flags`: O_NONBLOCK, O_DIRECT (O_CLOEXEC is the
 /// descriptor's). EINVAL for others.
 pub fn pipe_pair(flags: u32, cred: &KArc<Credentials>) -> Result<(KArc<OpenFile>, KArc<OpenFile>)> {
     if flags & !(g::O_NONBLOCK | g::O_DIRECT | g::O_CLOEXEC) != 0 {
         return Err(Errno::EINVAL);
     }
-    let pipe = Pipe::new()?;
+    let pipe = Pipe::new(cred)?;
     let inode = anon::inode(Mode(g::S_IFIFO | 0o600), cred.fsuid, cred.fsgid)?;
     // An open by way of /proc/PID/fd finds the same pipe.
     inode.set_special(Some(pipe.clone().into_any()));
@@ -380,10 +514,11 @@ mod tests {
         let (r, w) = pair(0);
         let cmd = |c, a| r.ops.fcntl(&r, c, a);
         assert_eq!(cmd(g::F_GETPIPE_SZ, 0), Ok(65536));
-        assert_eq!(cmd(g::F_SETPIPE_SZ, 5000), Ok(8192));
+        let root = Credentials::root();
+        assert_eq!(set_pipe_size(&r, 5000, &root), Ok(8192));
         assert_eq!(put(&w, &[0; 8192]), Ok(8192));
-        assert_eq!(cmd(g::F_SETPIPE_SZ, 4096), Err(Errno::EBUSY));
-        assert_eq!(cmd(g::F_SETPIPE_SZ, 1 << 21), Ok(1 << 21));
+        assert_eq!(set_pipe_size(&r, 4096, &root), Err(Errno::EBUSY));
+        assert_eq!(set_pipe_size(&r, 1 << 21, &root), Ok(1 << 21));
         let user = Credentials::user(1000, 1000, vfs::Caps::default());
         let end = r.ops_as::<End>().unwrap();
         assert_eq!(end.pipe.set_size(1 << 22, &user), Err(Errno::EPERM));

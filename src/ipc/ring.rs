@@ -4,17 +4,17 @@
 //! page of its own; so a write of up to PIPE_BUF (a page) is never torn, and a pipe of 16 slots
 //! takes 65536 bytes of large writes but can be full with fewer small ones.
 //!
-//! A packet (O_DIRECT) is never added to, and what a read leaves of it is lost.
+//! A packet (O_DIRECT) is never added to, and what a read leaves of it is lost. Neither is a page added
+//! to that others have, too: a file's, by splice(2), or another pipe's, by tee(2).
 
 use abi::{Errno, PAGE_SIZE, Result};
 use frames::{AllocFlags, FrameRef, alloc_frame};
 use kalloc::KVec;
 use mm::io::{IoSink, IoSource};
+use vfs::splice::PageRange;
 
 struct Slot {
-    page: FrameRef,
-    start: usize,
-    len: usize,
+    range: PageRange,
     packet: bool,
 }
 
@@ -51,7 +51,7 @@ impl Ring {
 
     /// Bytes that a reader could get (FIONREAD).
     pub(crate) fn bytes(&self) -> usize {
-        self.slots.iter().flatten().map(|s| s.len).sum()
+        self.slots.iter().flatten().map(|s| s.range.len).sum()
     }
 
     fn drop_first(&mut self) {
@@ -59,8 +59,8 @@ impl Ring {
         if let Some(slot) = self.slots.get_mut(self.first).and_then(Option::take) {
             self.first = self.first.wrapping_add(1) & n.wrapping_sub(1);
             self.used -= 1;
-            if self.spare.is_none() && slot.page.refcount() == 1 {
-                self.spare = Some(slot.page);
+            if self.spare.is_none() && slot.range.own && slot.range.page.refcount() == 1 {
+                self.spare = Some(slot.range.page);
             }
         }
     }
@@ -71,15 +71,14 @@ impl Ring {
         let mut moved = 0;
         while self.used > 0 && dst.remaining() > 0 {
             let Some(slot) = self.at(0) else { break };
-            let range = slot.start..slot.start + slot.len;
-            let wanted = slot.len.min(dst.remaining());
-            match slot.page.with_bytes(|b| dst.write(b.get(range).unwrap_or(&[]))) {
+            let wanted = slot.range.len.min(dst.remaining());
+            match slot.range.with_bytes(|b| dst.write(b)) {
                 Ok(n) => {
                     moved += n;
-                    slot.start += n;
-                    slot.len -= n;
+                    slot.range.start += n;
+                    slot.range.len -= n;
                     let packet = slot.packet;
-                    if slot.len == 0 || packet {
+                    if slot.range.len == 0 || packet {
                         self.drop_first();
                     }
                     if packet || n < wanted {
@@ -100,12 +99,12 @@ impl Ring {
             return Ok(0);
         }
         let Some(last) = self.at(self.used - 1) else { return Ok(0) };
-        let end = last.start + last.len;
-        if last.packet || end + part > PAGE_SIZE {
+        let end = last.range.start + last.range.len;
+        if last.packet || !last.range.own || end + part > PAGE_SIZE {
             return Ok(0);
         }
-        let n = last.page.with_bytes_mut(|b| src.read(b.get_mut(end..end + part).unwrap_or(&mut [])))?;
-        last.len += n;
+        let n = last.range.page.with_bytes_mut(|b| src.read(b.get_mut(end..end + part).unwrap_or(&mut [])))?;
+        last.range.len += n;
         if n < part { Err(Errno::EFAULT) } else { Ok(n) }
     }
 
@@ -124,13 +123,90 @@ impl Ring {
                 return other;
             }
         };
+        self.put(Slot { range: PageRange { page, start: 0, len, own: true }, packet });
+        Ok(len)
+    }
+
+    /// Fills a free slot. False: there is none.
+    fn put(&mut self, slot: Slot) -> bool {
+        if self.is_full() {
+            return false;
+        }
         let n = self.slots.len();
         let at = self.first.wrapping_add(self.used) & n.wrapping_sub(1);
         if let Some(s) = self.slots.get_mut(at) {
-            *s = Some(Slot { page, start: 0, len, packet });
+            *s = Some(slot);
             self.used += 1;
         }
-        Ok(len)
+        true
+    }
+
+    /// Adds bytes by reference. False: no slot is free.
+    pub(crate) fn push_range(&mut self, range: PageRange) -> bool {
+        self.put(Slot { range, packet: false })
+    }
+
+    /// The oldest bytes, at most `len`, without taking them out.
+    pub(crate) fn front(&mut self, len: usize) -> Option<PageRange> {
+        let slot = self.at(0)?;
+        let mut range = slot.range.clone();
+        range.own = false;
+        range.len = range.len.min(len);
+        Some(range)
+    }
+
+    /// Takes `n` bytes out of the oldest slot, which has as many. A packet goes whole with its last.
+    pub(crate) fn consume(&mut self, n: usize) {
+        let Some(slot) = self.at(0) else { return };
+        let n = n.min(slot.range.len);
+        slot.range.start += n;
+        slot.range.len -= n;
+        if slot.range.len == 0 {
+            self.drop_first();
+        }
+    }
+
+    /// Moves up to `len` bytes to another pipe: whole slots as they are, of the last one perhaps a part.
+    pub(crate) fn transfer(&mut self, to: &mut Self, len: usize) -> usize {
+        let mut left = len;
+        while left > 0 && self.used > 0 && !to.is_full() {
+            let whole = self.at(0).is_some_and(|s| s.range.len <= left);
+            if whole {
+                let n = self.slots.len();
+                let Some(slot) = self.slots.get_mut(self.first).and_then(Option::take) else { break };
+                self.first = self.first.wrapping_add(1) & n.wrapping_sub(1);
+                self.used -= 1;
+                left -= slot.range.len;
+                to.put(slot);
+            } else {
+                let Some(slot) = self.at(0) else { break };
+                let mut range = slot.range.clone();
+                (range.own, range.len) = (false, left);
+                let packet = slot.packet;
+                self.consume(left);
+                to.put(Slot { range, packet });
+                left = 0;
+            }
+        }
+        len - left
+    }
+
+    /// Puts up to `len` bytes into another pipe, too; nothing is taken out of this one.
+    pub(crate) fn copy_to(&mut self, to: &mut Self, len: usize) -> usize {
+        let mut left = len;
+        for i in 0..self.used {
+            if left == 0 || to.is_full() {
+                break;
+            }
+            let Some(slot) = self.at(i) else { break };
+            let mut range = slot.range.clone();
+            range.own = false;
+            range.len = range.len.min(left);
+            left -= range.len;
+            let packet = slot.packet;
+            to.put(Slot { range, packet });
+        }
+        len - left
     }
 
     /// Changes the number of slots (a power of two). EBUSY when more are in use.
@@ -216,6 +292,25 @@ mod tests {
         assert_eq!(read(&mut r, 3), b"fir");
         assert_eq!(read(&mut r, 100), b"second");
         assert_eq!(r.used(), 0);
+    }
+
+    #[test]
+    fn slots_move_whole_or_in_part_and_copies_are_not_added_to() {
+        let (mut a, mut b) = (Ring::new(4).unwrap(), Ring::new(2).unwrap());
+        write(&mut a, &[1; 4096], false);
+        write(&mut a, &[2; 100], false);
+        assert_eq!(a.transfer(&mut b, 4100), 4100);
+        assert_eq!((a.bytes(), b.bytes(), b.used()), (96, 4100, 2));
+        assert_eq!(a.transfer(&mut b, 1), 0, "the other is full");
+        // What is left of the page that both have goes on growing here, not there.
+        assert_eq!(write(&mut a, &[3; 5], false), 5);
+        assert_eq!(a.used(), 1);
+        assert_eq!(read(&mut b, 5000)[4095..], [1, 2, 2, 2, 2]);
+        assert_eq!(a.copy_to(&mut b, 50), 50);
+        assert_eq!(write(&mut b, &[4; 5], false), 5);
+        assert_eq!(b.used(), 2, "a page of another pipe is not added to");
+        assert_eq!(read(&mut a, 200), [[2; 96].as_slice(), &[3; 5]].concat());
+        assert_eq!(read(&mut b, 200), [[2; 50].as_slice(), &[4; 5]].concat());
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod tables;
 mod tlb;
 mod types;
 mod zero;
+pub use zero::zero_page;
 
 #[cfg(test)]
 mod sim;

@@ -19,3 +19,9 @@ pub(crate) fn init() -> Result {
 pub(crate) fn pfn() -> Option<Pfn> {
     ZERO.get().map(|frame| frame.pfn())
 }
+
+/// The page itself. ENOMEM.
+pub fn zero_page() -> Result<FrameRef> {
+    init()?;
+    ZERO.get().cloned().ok_or(abi::Errno::ENOMEM)
+}

@@ -6,7 +6,10 @@ use arch::user::UserPtr;
 use core::{any::Any, fmt};
 use kalloc::{KArc, KString, KVec, kbox_dyn};
 use sync::Once;
-use vfs::{Credentials, FileOps, IoSink, IoSource, Lookup, OpenFile, PollEvents, PollTable, anon};
+use vfs::{
+    Credentials, FileOps, IoSink, IoSource, Lookup, OpenFile, PollEvents, PollTable, anon,
+    splice::{self, Pages},
+};
 
 /// Longest address of any family (`struct sockaddr_storage`).
 pub const MAX_ADDRESS: usize = 128;
@@ -188,6 +191,12 @@ fn wait_of(f: &OpenFile, timeout: Option<Nanos>) -> Wait {
 }
 
 impl FileOps for SocketFile {
+    fn splice_read(&self, f: &OpenFile, pos: &mut u64, len: usize, pages: &mut Pages) -> Result<usize> {
+        splice::read_copied(f, pos, len, pages)
+    }
+    fn can_splice_write(&self) -> bool {
+        true
+    }
     fn read(&self, f: &OpenFile, dst: &mut IoSink<'_>, _pos: &mut u64) -> Result<usize> {
         if dst.remaining() == 0 {
             return Ok(0);

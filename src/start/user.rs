@@ -41,7 +41,7 @@ pub(crate) fn spawn(initrd: Option<PhysRange>) -> Result {
 fn vfs_init() -> Result {
     tmpfs::init()?;
     procfs::init()?;
-    ipc::init();
+    ipc::init()?;
     event::init()?;
     net::init()?;
     Ok(())

@@ -1,14 +1,18 @@
 //! Descriptors that stand for events (`eventfd(2)`, `timerfd_create(2)`, `epoll(7)`).
 
-use crate::poll::deadline;
+use crate::{
+    args::{DirFd, UserPath},
+    fds::with_lookup,
+    poll::deadline,
+};
 use abi::{Errno, Nanos, Result, UserAddr, raw::general as g};
 use arch::user::UserPtr;
-use event::{epoll, eventfd, timerfd};
+use event::{epoll, eventfd, inotify, timerfd};
 use process::{
     SigSet, Task,
     signal::{calls, fd as signalfd},
 };
-use vfs::Fd;
+use vfs::{Fd, LookupFlags};
 
 fn install(task: &Task, file: kalloc::KArc<vfs::OpenFile>, cloexec: bool) -> Result<Fd> {
     task.files()?.install(file, cloexec, 0, task.process().limit(g::RLIMIT_NOFILE))
@@ -54,6 +58,32 @@ pub fn timerfd_settime(task: &Task, fd: i32, flags: u32, new: TimerSpec, old: Ti
 pub fn timerfd_gettime(task: &Task, fd: Fd, out: TimerSpec) -> Result {
     let file = task.files()?.get_file(fd)?;
     out.write(timerfd::get(&file)?.to_words())
+}
+
+pub fn inotify_init1(task: &Task, flags: u32) -> Result<Fd> {
+    install(task, inotify::create(flags, &task.cred()?)?, flags & g::IN_CLOEXEC != 0)
+}
+
+pub fn inotify_add_watch(task: &Task, fd: i32, path: UserPath, mask: u32) -> Result<u32> {
+    inotify::check_mask(mask)?;
+    let file = task.files()?.get_file(Fd::from_raw(fd)?)?;
+    inotify::check_instance(&file, mask)?;
+    let path = path.read()?;
+    let mut flags = LookupFlags::empty();
+    flags.set(LookupFlags::FOLLOW, mask & g::IN_DONT_FOLLOW == 0);
+    flags.set(LookupFlags::DIRECTORY, mask & g::IN_ONLYDIR != 0);
+    let (inode, cred) = with_lookup(task, DirFd(g::AT_FDCWD), path.as_bytes(), |cx, at| {
+        let place = vfs::lookup(cx, at, path.as_bytes(), flags)?;
+        let inode = place.inode()?.clone();
+        vfs::permission::check(&inode, vfs::MAY_READ, cx.cred)?;
+        Ok((inode, cx.cred.clone()))
+    })?;
+    inotify::add_watch(&file, &inode, mask, &cred).map(|wd| wd as u32)
+}
+
+pub fn inotify_rm_watch(task: &Task, fd: i32, wd: i32) -> Result {
+    let file = task.files()?.get_file(Fd::from_raw(fd)?)?;
+    inotify::remove_watch(&file, wd)
 }
 
 pub fn epoll_create1(task: &Task, flags: u32) -> Result<Fd> {

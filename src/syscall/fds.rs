@@ -2,7 +2,7 @@
 
 use crate::args::{DirFd, UserPath};
 use abi::{Errno, Result, UserAddr, raw::general as g};
-use arch::user::{Flock as UserFlock, UserPtr, UserSlice};
+use arch::user::{Flock as UserFlock, UserPtr, UserSlice, copy_str_from_user};
 use process::Task;
 use vfs::{
     Fd, Lookup, OpenFile, OpenHow, Path,
@@ -128,6 +128,28 @@ pub fn pipe2(task: &Task, out: UserPtr<[i32; 2]>, flags: u32) -> Result {
     Ok(())
 }
 
+pub fn memfd_create(task: &Task, name: UserAddr, flags: u32) -> Result<Fd> {
+    /// With "memfd:" in front of it, the name is at most as long as a file's.
+    const NAME_MAX: usize = vfs::NAME_MAX - "memfd:".len();
+    let mut known = g::MFD_CLOEXEC | g::MFD_ALLOW_SEALING | g::MFD_HUGETLB;
+    if flags & g::MFD_HUGETLB != 0 {
+        known |= g::MFD_HUGE_MASK << g::MFD_HUGE_SHIFT;
+    }
+    if flags & !known != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut buf = [0; NAME_MAX + 1];
+    let len = copy_str_from_user(&mut buf, name).map_err(|_| Errno::EFAULT)?;
+    let name = buf.get(..len).filter(|n| n.len() <= NAME_MAX).ok_or(Errno::EINVAL)?;
+    let files = task.files()?;
+    let slot = files.reserve(flags & g::MFD_CLOEXEC != 0, 0, nofile(task))?;
+    if flags & g::MFD_HUGETLB != 0 {
+        // As a Linux without huge pages for user space.
+        return Err(Errno::ENOSYS);
+    }
+    Ok(slot.install(vfs::memory_file(name, flags & g::MFD_ALLOW_SEALING != 0, &task.cred()?)?))
+}
+
 pub fn fcntl(task: &Task, fd: Fd, cmd: u32, arg: u64) -> Result<u64> {
     let file = task.file(fd)?;
     let allowed_on_path = matches!(cmd, g::F_DUPFD | g::F_DUPFD_CLOEXEC | g::F_GETFD | g::F_SETFD | g::F_GETFL);
@@ -175,6 +197,9 @@ pub fn fcntl(task: &Task, fd: Fd, cmd: u32, arg: u64) -> Result<u64> {
             file.set_owner(vfs::Owner { signal: arg as u32, ..file.owner() });
             0
         }
+        g::F_GETPIPE_SZ if !ipc::is_pipe(&file) => return Err(Errno::EBADF),
+        // What a user may have is decided by who asks, not by who opened it.
+        g::F_SETPIPE_SZ => ipc::set_pipe_size(&file, arg, &*task.cred()?)?,
         _ => file.ops.fcntl(&file, cmd, arg)?,
     })
 }

@@ -2,22 +2,22 @@
 
 use crate::fds::with_lookup;
 use crate::args::{DirFd, UserPath};
-use abi::{Errno, PAGE_SIZE, Result, UserAddr, raw::general as g};
+use abi::{Errno, Result, UserAddr, raw::general as g};
 use arch::user::{UserPtr, UserSlice};
 use kalloc::KVec;
 use mm::io::{IoSink, IoSource};
 use process::{SigInfo, Signal, Task};
-use vfs::{Fd, LookupFlags, OpenFile};
+use vfs::{Fd, LookupFlags};
 
 /// Most bytes that one call moves (`read(2)`, NOTES: MAX_RW_COUNT).
-const MAX_COUNT: usize = 0x7fff_f000;
+pub(crate) const MAX_COUNT: usize = 0x7fff_f000;
 
-fn file_limit(task: &Task) -> u64 {
+pub(crate) fn file_limit(task: &Task) -> u64 {
     task.process().limit(g::RLIMIT_FSIZE)
 }
 
 /// Turns what a write can end with into the signal that goes with it.
-fn with_signal<T>(task: &Task, result: Result<T>) -> Result<T> {
+pub(crate) fn with_signal<T>(task: &Task, result: Result<T>) -> Result<T> {
     match result {
         Err(Errno::EPIPE) => task.raise(SigInfo::kernel(Signal::PIPE)),
         Err(Errno::EFBIG) if file_limit(task) != u64::MAX => task.raise(SigInfo::kernel(Signal::XFSZ)),
@@ -28,7 +28,7 @@ fn with_signal<T>(task: &Task, result: Result<T>) -> Result<T> {
 
 /// Counts a call that read (`/proc/PID/io`).
 #[inline]
-fn counted_read(task: &Task, result: Result<usize>) -> Result<usize> {
+pub(crate) fn counted_read(task: &Task, result: Result<usize>) -> Result<usize> {
     task.figures.did_read(result.unwrap_or(0));
     result
 }
@@ -138,65 +138,99 @@ pub fn pwritev(task: &Task, fd: Fd, iov: UserAddr, count: u64, pos: i64) -> Resu
     counted_write(task, file.write_at(&mut IoSource::user_vec(&pieces), pos, file_limit(task)))
 }
 
+/// Flags of one transfer (`preadv2(2)`). EOPNOTSUPP for what does not exist; no file here can say
+/// that it would have to wait (RWF_NOWAIT).
+fn transfer_flags(flags: u32) -> Result {
+    let known = g::RWF_HIPRI | g::RWF_DSYNC | g::RWF_SYNC | g::RWF_APPEND;
+    if flags & !known != 0 { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+}
+
+pub fn preadv2(task: &Task, fd: Fd, iov: UserAddr, count: u64, pos: i64, _high: u64, flags: u32) -> Result<usize> {
+    // -1: the file's own position.
+    let at = if pos == -1 { None } else { Some(position(pos)?) };
+    let file = task.file(fd)?;
+    if at.is_some() && !file.is_path_only() && !file.ops.can_seek() {
+        return Err(Errno::ESPIPE);
+    }
+    let pieces = vector(iov, count)?;
+    if !file.may_read() {
+        return Err(Errno::EBADF);
+    }
+    if pieces.iter().all(|p| p.is_empty()) {
+        return Ok(0);
+    }
+    transfer_flags(flags)?;
+    let mut sink = IoSink::user_vec(&pieces);
+    let done = match at {
+        Some(at) => file.read_at(&mut sink, at),
+        None => file.read(&mut sink),
+    };
+    counted_read(task, done)
+}
+
+pub fn pwritev2(task: &Task, fd: Fd, iov: UserAddr, count: u64, pos: i64, _high: u64, flags: u32) -> Result<usize> {
+    let at = if pos == -1 { None } else { Some(position(pos)?) };
+    let file = task.file(fd)?;
+    if at.is_some() && !file.is_path_only() && !file.ops.can_seek() {
+        return Err(Errno::ESPIPE);
+    }
+    let pieces = vector(iov, count)?;
+    if !file.may_write() {
+        return Err(Errno::EBADF);
+    }
+    if pieces.iter().all(|p| p.is_empty()) {
+        return Ok(0);
+    }
+    transfer_flags(flags)?;
+    let mut source = IoSource::user_vec(&pieces);
+    let limit = file_limit(task);
+    let done = match at {
+        _ if flags & g::RWF_APPEND != 0 => file.append(&mut source, at, limit),
+        Some(at) => file.write_at(&mut source, at, limit),
+        None => file.write(&mut source, limit),
+    };
+    let done = counted_write(task, done)?;
+    if flags & (g::RWF_DSYNC | g::RWF_SYNC) != 0 && file.inode.mode().is_file() {
+        file.fsync(flags & g::RWF_SYNC == 0)?;
+    }
+    Ok(done)
+}
+
+pub fn readahead(task: &Task, fd: Fd, _offset: i64, _count: usize) -> Result {
+    let file = task.file(fd)?;
+    if !file.may_read() {
+        return Err(Errno::EBADF);
+    }
+    // What is in memory needs no reading ahead.
+    if file.inode.mode().is_file() { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+pub fn sync_file_range(task: &Task, fd: Fd, offset: i64, count: i64, flags: u32) -> Result {
+    let file = task.file(fd)?;
+    if file.is_path_only() {
+        return Err(Errno::EBADF);
+    }
+    let known = g::SYNC_FILE_RANGE_WAIT_BEFORE | g::SYNC_FILE_RANGE_WRITE | g::SYNC_FILE_RANGE_WAIT_AFTER;
+    let end = offset.wrapping_add(count);
+    if flags & !known != 0 || offset < 0 || end < offset {
+        return Err(Errno::EINVAL);
+    }
+    let mode = file.inode.mode();
+    if !(mode.is_file() || mode.is_block_device() || mode.is_dir() || mode.is_symlink()) {
+        return Err(Errno::ESPIPE);
+    }
+    match &file.inode.cache {
+        Some(cache) if flags & g::SYNC_FILE_RANGE_WRITE != 0 => cache.write_back(),
+        _ => Ok(()),
+    }
+}
+
 pub fn lseek(task: &Task, fd: Fd, offset: i64, whence: u32) -> Result<u64> {
     let file = task.file(fd)?;
     if file.is_path_only() {
         return Err(Errno::EBADF);
     }
     file.seek(offset, whence)
-}
-
-pub fn sendfile(task: &Task, out: Fd, from: Fd, offset: UserPtr<i64>, count: usize) -> Result<usize> {
-    let source = task.file(from)?;
-    if !source.may_read() {
-        return Err(Errno::EBADF);
-    }
-    let target = task.file(out)?;
-    if !target.may_write() {
-        return Err(Errno::EBADF);
-    }
-    if target.flags() & g::O_APPEND != 0 || !(source.inode.mode().is_file() || source.inode.mode().is_block_device()) {
-        return Err(Errno::EINVAL);
-    }
-    let start = if offset.is_null() { source.position() } else { position(offset.read()?)? };
-    let result = with_signal(task, copy(&source, &target, start, count.min(MAX_COUNT), file_limit(task)));
-    let done = result?;
-    let end = start.saturating_add(done as u64) as i64;
-    if offset.is_null() {
-        source.seek(end, g::SEEK_SET)?;
-    } else {
-        offset.write(end)?;
-    }
-    Ok(done)
-}
-
-/// Moves bytes from one file to another through a page of the kernel's.
-fn copy(source: &OpenFile, target: &OpenFile, start: u64, count: usize, limit: u64) -> Result<usize> {
-    let mut page = KVec::try_from_elem(0u8, PAGE_SIZE)?;
-    let mut done = 0;
-    while done < count {
-        let want = page.get_mut(..PAGE_SIZE.min(count - done)).ok_or(Errno::EINVAL)?;
-        let got = match source.read_at(&mut IoSink::kernel(want), start.saturating_add(done as u64)) {
-            Ok(n) => n,
-            Err(_) if done > 0 => break,
-            Err(e) => return Err(e),
-        };
-        if got == 0 {
-            break;
-        }
-        let piece = page.get(..got).ok_or(Errno::EINVAL)?;
-        match target.write(&mut IoSource::kernel(piece), limit) {
-            Ok(n) => {
-                done += n;
-                if n < got {
-                    break;
-                }
-            }
-            Err(_) if done > 0 => break,
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }
 
 pub fn fsync(task: &Task, fd: Fd) -> Result {
@@ -249,6 +283,9 @@ pub fn truncate(task: &Task, path: UserPath, size: i64) -> Result {
 
 pub fn fadvise64(task: &Task, fd: Fd, _offset: i64, len: i64, advice: u32) -> Result {
     let file = task.file(fd)?;
+    if file.is_path_only() {
+        return Err(Errno::EBADF);
+    }
     if file.inode.mode().is_fifo() {
         return Err(Errno::ESPIPE);
     }

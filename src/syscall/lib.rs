@@ -31,6 +31,7 @@ mod processes;
 mod scheduling;
 mod signals;
 mod sockets;
+mod splice;
 mod system;
 mod table;
 mod tracing;

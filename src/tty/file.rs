@@ -5,7 +5,11 @@ use abi::{DevNum, Errno, Result, raw::general as g};
 use core::any::Any;
 use kalloc::{KArc, KBox, karc_dyn, kbox_dyn};
 use mm::io::{IoSink, IoSource};
-use vfs::{Cap, Credentials, FileOps, Inode, OpenFile, PollEvents, PollTable, chardev::CharDevice};
+use vfs::{
+    Cap, Credentials, FileOps, Inode, OpenFile, PollEvents, PollTable,
+    chardev::CharDevice,
+    splice::{self, Pages},
+};
 
 /// Linux's numbers: /dev/tty and /dev/console, and the PL011's.
 const TTYAUX_MAJOR: u32 = 5;
@@ -51,6 +55,12 @@ fn become_controlling(tty: &KArc<Tty>) {
 }
 
 impl FileOps for TtyFile {
+    fn splice_read(&self, f: &OpenFile, pos: &mut u64, len: usize, pages: &mut Pages) -> Result<usize> {
+        splice::read_copied(f, pos, len, pages)
+    }
+    fn can_splice_write(&self) -> bool {
+        true
+    }
     fn read(&self, f: &OpenFile, dst: &mut IoSink<'_>, _pos: &mut u64) -> Result<usize> {
         if !self.alive() {
             return Ok(0);

@@ -4,6 +4,7 @@
 use crate::{
     Cap, Credentials, Inode, Mount, OpenFile, Path, Statfs, Time,
     inode::{I_APPEND, I_IMMUTABLE},
+    notify,
     permission::{self, MAY_WRITE, owner_or_capable},
 };
 use abi::{DevNum, Errno, Gid, Mode, Result, Uid, raw::general as g};
@@ -137,7 +138,9 @@ pub fn chmod(path: &Path, cred: &Credentials, mode: u32) -> Result {
     if !cred.in_group(inode.gid()) && !cred.capable(Cap::FSETID) {
         bits &= !g::S_ISGID;
     }
-    inode.ops.setattr(inode, &SetAttr { mode: Some(bits), ctime: Some(Time::now()), ..SetAttr::default() })
+    inode.ops.setattr(inode, &SetAttr { mode: Some(bits), ctime: Some(Time::now()), ..SetAttr::default() })?;
+    notify::on_path(path, g::IN_ATTRIB);
+    Ok(())
 }
 
 /// `chown(2)`; None leaves an id alone. EPERM.
@@ -158,7 +161,11 @@ pub fn chown(path: &Path, cred: &Credentials, uid: Option<Uid>, gid: Option<Gid>
         let bits = without_set_id(old.0) & Mode::PERMISSIONS;
         set.mode = (bits != old.permissions()).then_some(bits);
     }
-    inode.ops.setattr(inode, &set)
+    inode.ops.setattr(inode, &set)?;
+    if uid.is_some() || gid.is_some() || set.mode.is_some() {
+        notify::on_path(path, g::IN_ATTRIB);
+    }
+    Ok(())
 }
 
 /// One of the two times that `utimensat(2)` sets.
@@ -217,7 +224,13 @@ pub fn utimens(path: &Path, cred: &Credentials, atime: SetTime, mtime: SetTime) 
         SetTime::To(t) => Some(t),
     };
     let set = SetAttr { atime: pick(atime), mtime: pick(mtime), ctime: Some(now), ..SetAttr::default() };
-    inode.ops.setattr(inode, &set)
+    inode.ops.setattr(inode, &set)?;
+    notify::on_path(path, match (set.atime, set.mtime) {
+        (Some(_), None) => g::IN_ACCESS,
+        (None, Some(_)) => g::IN_MODIFY,
+        _ => g::IN_ATTRIB,
+    });
+    Ok(())
 }
 
 /// `truncate(2)`: `limit` is RLIMIT_FSIZE (the caller raises SIGXFSZ on EFBIG).
@@ -238,6 +251,9 @@ pub fn truncate(path: &Path, cred: &Credentials, size: u64, limit: u64) -> Resul
     inode.get_write_access()?;
     let done = truncate_inode(inode, cred, size, limit);
     inode.put_write_access();
+    if done.is_ok() {
+        notify::on_path(path, g::IN_MODIFY);
+    }
     done
 }
 
@@ -249,7 +265,9 @@ pub fn ftruncate(f: &OpenFile, cred: &Credentials, size: u64, limit: u64) -> Res
     if f.inode.has_flag(I_APPEND) {
         return Err(Errno::EPERM);
     }
-    truncate_inode(&f.inode, cred, size, limit)
+    truncate_inode(&f.inode, cred, size, limit)?;
+    notify::on_file(f, g::IN_MODIFY);
+    Ok(())
 }
 
 pub(crate) fn truncate_inode(inode: &KArc<Inode>, cred: &Credentials, size: u64, limit: u64) -> Result {
@@ -260,6 +278,7 @@ pub(crate) fn truncate_inode(inode: &KArc<Inode>, cred: &Credentials, size: u64,
     if size > inode.size() && size > limit {
         return Err(Errno::EFBIG);
     }
+    inode.seals.check_size(inode.size(), size)?;
     let now = Time::now();
     let set = SetAttr {
         size: Some(size),
@@ -360,7 +379,9 @@ pub fn set_xattr(path: &Path, cred: &Credentials, name: &[u8], value: &[u8], fla
     may_change(&path.mount, inode)?;
     xattr_permission(inode, name, true, cred)?;
     let _lock = inode.lock.write();
-    inode.ops.set_xattr(inode, name, value, flags)
+    inode.ops.set_xattr(inode, name, value, flags)?;
+    notify::on_path(path, g::IN_ATTRIB);
+    Ok(())
 }
 
 /// `removexattr(2)`.
@@ -369,7 +390,9 @@ pub fn remove_xattr(path: &Path, cred: &Credentials, name: &[u8]) -> Result {
     may_change(&path.mount, inode)?;
     xattr_permission(inode, name, true, cred)?;
     let _lock = inode.lock.write();
-    inode.ops.remove_xattr(inode, name)
+    inode.ops.remove_xattr(inode, name)?;
+    notify::on_path(path, g::IN_ATTRIB);
+    Ok(())
 }
 
 /// `listxattr(2)`.

@@ -35,6 +35,10 @@ pub static ATTR: LockClass = LockClass::new("vfs.attr", 1140);
 pub static FILE: LockClass = LockClass::new("vfs.file", 1145);
 /// Spin: record locks of an inode.
 pub static FILE_LOCKS: LockClass = LockClass::new("vfs.file_locks", 1150);
+/// Spin: who watches an inode.
+pub static MARKS: LockClass = LockClass::new("vfs.marks", 1142);
+/// Spin: the watched inodes of a super block.
+pub static MARKED: LockClass = LockClass::new("vfs.marked", 1143);
 /// Spin: registries (file systems, character devices, device nodes, /proc files).
 pub static REGISTRY: LockClass = LockClass::new("vfs.registry", 1160);
 /// Spin: the random generator's state.

@@ -9,7 +9,8 @@
 //! SIGPIPE or SIGXFSZ; nothing here sends signals.
 
 use crate::{
-    Credentials, Dentry, Inode, Mount, MountRef, Path, PollEvents, PollTable, class,
+    splice::Pages,
+    Credentials, Dentry, Inode, Mount, MountRef, Path, PollEvents, PollTable, class, notify,
     inode::I_PRIVATE,
 };
 use abi::{Errno, Result, raw::general as g};
@@ -46,6 +47,18 @@ pub trait FileOps: Send + Sync {
     /// Writes. `f.limit()` is RLIMIT_FSIZE.
     fn write(&self, f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64) -> Result<usize> {
         Err(Errno::EINVAL)
+    }
+    /// Writes at the end, wherever `pos` is (`pwritev2(2)`, RWF_APPEND).
+    fn append(&self, f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64) -> Result<usize> {
+        self.write(f, src, pos)
+    }
+    /// Hands out up to `len` bytes at `pos` by the page (`splice(2)`): see [`crate::splice`].
+    fn splice_read(&self, f: &OpenFile, pos: &mut u64, len: usize, pages: &mut Pages) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+    /// Whether `splice(2)` may write to the file.
+    fn can_splice_write(&self) -> bool {
+        false
     }
     /// Whether the file has a position. False: lseek, pread and pwrite give ESPIPE.
     fn can_seek(&self) -> bool {
@@ -195,6 +208,17 @@ impl OpenFile {
         Self::new(path, ops, flags, cred, Counts::none())
     }
 
+    /// A regular file that never had a name (`memfd_create(2)`): counted as open, so that its
+    /// contents go with the last open file, but not as a writer, so that it can be executed. `name`
+    /// is what /proc/PID/fd shows, with " (deleted)" behind it.
+    pub fn unnamed(mount: MountRef, name: &[u8], inode: &KArc<Inode>, flags: u32, cred: &KArc<Credentials>) -> Result<KArc<Self>> {
+        let dentry = Dentry::new_detached(name, inode.clone())?;
+        dentry.set(crate::dentry::D_DELETED);
+        let counts = Counts::take(inode, false)?;
+        let ops = inode.ops.open(inode, flags, cred)?;
+        Self::new(Path { mount, dentry }, ops, flags, cred, counts)
+    }
+
     /// The number that no other open file has or will have.
     pub fn serial(&self) -> u64 {
         self.serial
@@ -261,13 +285,13 @@ impl OpenFile {
             return Err(Errno::EBADF);
         }
         if !self.ops.can_seek() {
-            return self.ops.read(self, dst, &mut 0);
+            return self.told(self.ops.read(self, dst, &mut 0), g::IN_ACCESS);
         }
         let _turn = self.turn.lock();
         let mut at = self.pos.load(Relaxed);
         let n = self.ops.read(self, dst, &mut at)?;
         self.pos.store(at, Relaxed);
-        Ok(n)
+        self.told(Ok(n), g::IN_ACCESS)
     }
 
     /// `write(2)`; `limit` is RLIMIT_FSIZE.
@@ -276,7 +300,7 @@ impl OpenFile {
             return Err(Errno::EBADF);
         }
         if !self.ops.can_seek() {
-            return self.ops.write(self, src, &mut 0);
+            return self.told(self.ops.write(self, src, &mut 0), g::IN_MODIFY);
         }
         let _turn = self.turn.lock();
         let mut at = self.pos.load(Relaxed);
@@ -293,7 +317,16 @@ impl OpenFile {
                 src.truncate(usize::try_from(room).unwrap_or(usize::MAX));
             }
         }
-        self.ops.write(self, src, at)
+        self.told(self.ops.write(self, src, at), g::IN_MODIFY)
+    }
+
+    /// Tells who watches the file of a transfer.
+    #[inline]
+    fn told(&self, moved: Result<usize>, mask: u32) -> Result<usize> {
+        if moved.is_ok_and(|n| n > 0) {
+            notify::on_file(self, mask);
+        }
+        moved
     }
 
     /// `pread(2)`. ESPIPE where there is no position.
@@ -304,7 +337,7 @@ impl OpenFile {
         if !self.ops.can_seek() {
             return Err(Errno::ESPIPE);
         }
-        self.ops.read(self, dst, &mut { pos })
+        self.told(self.ops.read(self, dst, &mut { pos }), g::IN_ACCESS)
     }
 
     /// `pwrite(2)`.
@@ -316,6 +349,33 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         self.write_limited(src, &mut { pos }, limit)
+    }
+
+    /// Writes at `pos` and advances it, for a caller that has checked [`may_write`](Self::may_write).
+    pub fn write_from(&self, src: &mut IoSource<'_>, pos: &mut u64, limit: u64) -> Result<usize> {
+        self.write_limited(src, pos, limit)
+    }
+
+    /// `pwritev2(2)` with RWF_APPEND: at the end, whatever the position is; -1 (None) for the file's
+    /// own position, which moves behind what was written.
+    pub fn append(&self, src: &mut IoSource<'_>, pos: Option<u64>, limit: u64) -> Result<usize> {
+        if !self.may_write() {
+            return Err(Errno::EBADF);
+        }
+        if pos.is_some() && !self.ops.can_seek() {
+            return Err(Errno::ESPIPE);
+        }
+        let _turn = (pos.is_none() && self.ops.can_seek()).then(|| self.turn.lock());
+        if limit != u64::MAX && self.inode.mode().is_file() && src.remaining() > 0 {
+            let room = limit.checked_sub(self.inode.size()).filter(|&r| r > 0).ok_or(Errno::EFBIG)?;
+            src.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+        }
+        let mut at = pos.unwrap_or_else(|| self.pos.load(Relaxed));
+        let n = self.ops.append(self, src, &mut at)?;
+        if pos.is_none() && self.ops.can_seek() {
+            self.pos.store(at, Relaxed);
+        }
+        self.told(Ok(n), g::IN_MODIFY)
     }
 
     /// `lseek(2)`.
@@ -333,6 +393,11 @@ impl OpenFile {
         let new = self.ops.seek(self, self.pos.load(Relaxed), offset, whence)?;
         self.pos.store(new, Relaxed);
         Ok(new)
+    }
+
+    /// Moves the position without the lock, as calls do that move two files at once.
+    pub fn set_position(&self, pos: u64) {
+        self.pos.store(pos, Relaxed);
     }
 
     /// The position now; without the lock, since /proc/PID/fdinfo of a file may be read by a read.
@@ -359,6 +424,7 @@ impl OpenFile {
             self.pos.store(pos, Relaxed);
             done?;
         }
+        notify::on_file(self, g::IN_ACCESS);
         self.accessed();
         Ok(())
     }
@@ -392,8 +458,18 @@ impl OpenFile {
             | g::FALLOC_FL_ZERO_RANGE
             | g::FALLOC_FL_INSERT_RANGE
             | g::FALLOC_FL_UNSHARE_RANGE;
-        if mode & !KNOWN != 0 {
+        let has = |flag: u32| mode & flag != 0;
+        let (keep, punch, zero) = (has(g::FALLOC_FL_KEEP_SIZE), has(g::FALLOC_FL_PUNCH_HOLE), has(g::FALLOC_FL_ZERO_RANGE));
+        if mode & !KNOWN != 0 || punch && (zero || !keep) {
             return Err(Errno::EOPNOTSUPP);
+        }
+        // These go with nothing else.
+        let alone = |flag: u32, beside: u32| has(flag) && mode & !(flag | beside) != 0;
+        if alone(g::FALLOC_FL_COLLAPSE_RANGE, 0)
+            || alone(g::FALLOC_FL_INSERT_RANGE, 0)
+            || alone(g::FALLOC_FL_UNSHARE_RANGE, g::FALLOC_FL_KEEP_SIZE)
+        {
+            return Err(Errno::EINVAL);
         }
         if !self.may_write() {
             return Err(Errno::EBADF);
@@ -412,7 +488,9 @@ impl OpenFile {
         if mode & (g::FALLOC_FL_KEEP_SIZE | g::FALLOC_FL_PUNCH_HOLE) == 0 && end > limit && end > self.inode.size() {
             return Err(Errno::EFBIG);
         }
-        self.ops.fallocate(self, mode, offset, len)
+        self.ops.fallocate(self, mode, offset, len)?;
+        notify::on_file(self, g::IN_MODIFY);
+        Ok(())
     }
 
     /// Notes a read in the access time, as mount and O_NOATIME allow.
@@ -459,6 +537,7 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         self.watchers.closed();
         if !self.is_path_only() {
+            notify::on_file(self, if self.may_write() { g::IN_CLOSE_WRITE } else { g::IN_CLOSE_NOWRITE });
             self.ops.release(self);
         }
         crate::locks::released(self);

@@ -8,10 +8,12 @@ use crate::{
     attr::bits_after_write,
     file::{Emit, generic_seek},
     path::d_path,
+    splice::{self, Pages},
 };
 use abi::{DevNum, Errno, Result, raw::general as g};
 use core::{any::Any, fmt};
 use kalloc::{KArc, karc_dyn};
+use sync::atomic::{AtomicBool, Ordering::Relaxed};
 use mm::{
     MapFlags, MappedFile, PageCache, Prot,
     io::{IoSink, IoSource},
@@ -36,13 +38,24 @@ pub fn read(f: &OpenFile, dst: &mut IoSink<'_>, pos: &mut u64) -> Result<usize> 
 /// Writes to the page cache at `pos`, or at the end with O_APPEND. EFBIG beyond the file system's
 /// largest size; short where it is reached on the way.
 pub fn write(f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64) -> Result<usize> {
+    write_to(f, src, pos, f.flags() & g::O_APPEND != 0)
+}
+
+/// Writes to the page cache at the end.
+pub fn append(f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64) -> Result<usize> {
+    write_to(f, src, pos, true)
+}
+
+fn write_to(f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64, append: bool) -> Result<usize> {
     let cache = cache(f)?;
     if src.remaining() == 0 {
         return Ok(0);
     }
     let inode = &f.inode;
     let _lock = inode.lock.write();
-    let at = if f.flags() & g::O_APPEND != 0 { cache.size() } else { *pos };
+    let at = if append { cache.size() } else { *pos };
+    let room = inode.seals.writable(at, src.remaining(), cache.size())?;
+    src.truncate(room);
     if let Some(bits) = bits_after_write(inode, &f.cred) {
         inode.ops.setattr(inode, &SetAttr { mode: Some(bits), ctime: Some(Time::now()), ..SetAttr::default() })?;
     }
@@ -58,6 +71,15 @@ impl FileOps for CachedFile {
     }
     fn write(&self, f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64) -> Result<usize> {
         write(f, src, pos)
+    }
+    fn append(&self, f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64) -> Result<usize> {
+        append(f, src, pos)
+    }
+    fn splice_read(&self, f: &OpenFile, pos: &mut u64, len: usize, pages: &mut Pages) -> Result<usize> {
+        splice::read_cached(f, pos, len, pages)
+    }
+    fn can_splice_write(&self) -> bool {
+        true
     }
     fn seek(&self, f: &OpenFile, pos: u64, offset: i64, whence: u32) -> Result<u64> {
         generic_seek(f, pos, offset, whence, f.inode.size())
@@ -83,13 +105,23 @@ impl FileOps for CachedFile {
 pub fn mapping(f: &KArc<OpenFile>) -> Result<KArc<dyn MappedFile>> {
     let cache = cache(f)?.clone();
     f.accessed();
-    Ok(karc_dyn!(FileMapping { file: f.clone(), cache } => dyn MappedFile)?)
+    Ok(karc_dyn!(FileMapping { file: f.clone(), cache, counted: AtomicBool::new(false) } => dyn MappedFile)?)
 }
 
 /// A mapping of a regular file; keeps the file open.
 struct FileMapping {
     file: KArc<OpenFile>,
     cache: KArc<PageCache>,
+    /// Counted as one through which the file can be written, since `may_map` said yes to that.
+    counted: AtomicBool,
+}
+
+impl Drop for FileMapping {
+    fn drop(&mut self) {
+        if *self.counted.get_mut() {
+            self.file.inode.seals.uncount_mapping();
+        }
+    }
 }
 
 impl FileMapping {
@@ -107,11 +139,23 @@ impl MappedFile for FileMapping {
         if shared && prot.contains(Prot::W) && !self.file.may_write() || !self.file.may_read() {
             return Err(Errno::EACCES);
         }
-        if prot.contains(Prot::X) && self.no_exec() { Err(Errno::EPERM) } else { Ok(()) }
+        if prot.contains(Prot::X) && self.no_exec() {
+            return Err(Errno::EPERM);
+        }
+        let seals = &self.file.inode.seals;
+        if shared && self.file.may_write() && !self.counted.load(Relaxed) {
+            match seals.count_mapping() {
+                Ok(()) => self.counted.store(true, Relaxed),
+                Err(e) if prot.contains(Prot::W) => return Err(e),
+                // Only to be read, now and later.
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
     fn forced_flags(&self, shared: bool) -> MapFlags {
         let mut flags = MapFlags::empty();
-        flags.set(MapFlags::NO_WRITE, shared && !self.file.may_write());
+        flags.set(MapFlags::NO_WRITE, shared && !self.counted.load(Relaxed));
         flags.set(MapFlags::NO_EXEC, self.no_exec());
         flags
     }

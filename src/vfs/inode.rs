@@ -80,6 +80,10 @@ pub struct Inode {
     opens: AtomicI32,
     /// State that other rooms hang on a special file (a FIFO's pipe, a socket).
     special: SpinLock<Option<KArc<dyn Any + Send + Sync>>>,
+    /// Who wants to know what happens to it.
+    pub(crate) marks: crate::notify::Marks,
+    /// What can no longer be done to it.
+    pub seals: crate::seal::Seals,
     /// Record locks and flocks; made on first use.
     pub(crate) locks: crate::locks::LockSlot,
 }
@@ -126,6 +130,8 @@ impl Inode {
             writers: AtomicI32::new(0),
             opens: AtomicI32::new(0),
             special: SpinLock::new(None, &class::ATTR),
+            marks: crate::notify::Marks::new(),
+            seals: crate::seal::Seals::none(),
             locks: crate::locks::LockSlot::new(),
         })?)
     }
@@ -275,9 +281,24 @@ impl Inode {
     /// Gives the contents up if no name and no open file is left. Who removed the last name calls
     /// it; the inode's memory goes with its last reference.
     pub fn evict_if_unused(&self) {
-        if self.nlink() == 0 && self.opens.compare_exchange(0, EVICTED, SeqCst, SeqCst).is_ok() {
+        if self.retire() {
             self.ops.evict(self);
         }
+    }
+
+    /// The first half of [`evict_if_unused`](Self::evict_if_unused), which does not sleep: nobody opens the
+    /// file any more, and who watches it knows. True: the caller calls `ops.evict`.
+    pub(crate) fn retire(&self) -> bool {
+        let last = self.nlink() == 0 && self.opens.compare_exchange(0, EVICTED, SeqCst, SeqCst).is_ok();
+        if last {
+            crate::notify::inode_gone(self);
+        }
+        last
+    }
+
+    /// Whether the contents were given up.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.opens.load(SeqCst) < 0
     }
 
     /// What another room hung on this special file, or what `make` makes for it.

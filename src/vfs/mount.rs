@@ -621,7 +621,11 @@ pub fn umount(cred: &Credentials, target: Path, flags: u32) -> Result {
             return Err(Errno::EBUSY);
         }
     }
-    detach(&ns, &tree)
+    detach(&ns, &tree)?;
+    if flags & g::MNT_DETACH == 0 {
+        m.sb.leaving();
+    }
+    Ok(())
 }
 
 fn detach(ns: &MountNamespace, tree: &[KArc<Mount>]) -> Result {

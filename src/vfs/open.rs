@@ -10,6 +10,7 @@ use crate::{
     inode::I_APPEND,
     mount,
     namei::{self, Last, Lookup, PATH_MAX, Walk, child_locked},
+    notify,
     permission::{self, MAY_EXEC, MAY_READ, MAY_WRITE, owner_or_capable},
 };
 use abi::{Errno, Mode, Result, raw::general as g};
@@ -66,8 +67,31 @@ pub fn set_fifo_opener(o: &'static dyn FifoOpener) {
     FIFO.call_once(|| o);
 }
 
+/// Makes a file in memory that no directory knows: its name to show, and whether seals can be added.
+pub type MakeMemoryFile = fn(&[u8], bool, &KArc<Credentials>) -> Result<KArc<OpenFile>>;
+
+static MEMORY_FILES: Once<MakeMemoryFile> = Once::new();
+
+/// Registers who makes files in memory; once.
+pub fn set_memory_files(make: MakeMemoryFile) {
+    MEMORY_FILES.call_once(|| make);
+}
+
+/// A new file in memory without a name (`memfd_create(2)`), open for reading and writing.
+pub fn memory_file(name: &[u8], sealable: bool, cred: &KArc<Credentials>) -> Result<KArc<OpenFile>> {
+    MEMORY_FILES.get().ok_or(Errno::ENOSYS)?(name, sealable, cred)
+}
+
 /// Opens `name`, relative to `at` (None: the working directory).
 pub fn open(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8], how: OpenHow) -> Result<KArc<OpenFile>> {
+    let file = find_and_open(cx, at, name, how)?;
+    if !file.is_path_only() {
+        notify::on_file(&file, g::IN_OPEN);
+    }
+    Ok(file)
+}
+
+fn find_and_open(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8], how: OpenHow) -> Result<KArc<OpenFile>> {
     let mut flags = how.flags & OPEN_FLAGS;
     if flags & TMPFILE != 0 {
         if flags & g::O_DIRECTORY == 0 || flags & g::O_CREAT != 0 || flags & g::O_ACCMODE == g::O_RDONLY {
@@ -148,6 +172,7 @@ fn create_or_find(cx: &Lookup<'_>, walk: &Walk<'_>, flags: u32, mode: u32) -> Re
             let mode = Mode(g::S_IFREG | mode & Mode::PERMISSIONS & !cx.fs.umask());
             let inode = dir.ops.create(dir, name, mode, cx.cred)?;
             dentry.instantiate(inode.clone());
+            notify::on_entry(dir, g::IN_CREATE, name, false);
             let path = Path { mount: walk.at.mount.clone(), dentry };
             // A file of one's own making opens whatever its mode says.
             let counts = Counts::take(&inode, wants_write(flags))?;
@@ -233,6 +258,7 @@ pub fn open_found(path: Path, flags: u32, cred: &KArc<Credentials>) -> Result<KA
             inode.put_write_access();
         }
         done?;
+        notify::on_file(&file, g::IN_MODIFY);
     }
     Ok(file)
 }
@@ -255,6 +281,7 @@ pub fn open_exec(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8], flags: LookupF
     let denied = Denied(inode.clone());
     let ops = inode.ops.open(&inode, g::O_RDONLY, cx.cred)?;
     let file = OpenFile::new(path, ops, g::O_RDONLY | g::O_LARGEFILE, cx.cred, counts)?;
+    notify::on_file(&file, g::IN_OPEN);
     Ok(Executable { file, _denied: denied })
 }
 

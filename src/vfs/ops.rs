@@ -14,6 +14,7 @@ use crate::{
     inode::{I_APPEND, I_DEAD, I_IMMUTABLE, I_LINKABLE},
     mount::is_mount_point,
     namei::{self, Last, Lookup, PATH_MAX, Walk, child_locked},
+    notify,
     open::may_link_by_descriptor,
     permission::{self, may_create, may_delete, want_write},
 };
@@ -60,7 +61,9 @@ fn create(
     want_write(&walk.at.mount)?;
     may_create(&dir, cx.cred)?;
     let inode = make(&walk.at, &dir, name)?;
+    let is_dir = inode.is_dir();
     dentry.instantiate(inode);
+    notify::on_entry(&dir, g::IN_CREATE, name, is_dir);
     Ok(())
 }
 
@@ -151,6 +154,7 @@ pub fn link(
             return Err(Errno::ENOENT);
         }
         dir.ops.link(dir, name, &inode)?;
+        notify::on_inode(&inode, g::IN_ATTRIB);
         Ok(inode.clone())
     })
 }
@@ -175,7 +179,7 @@ pub fn unlink(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8]) -> Result {
         return Err(Errno::EISDIR);
     }
     let dir = walk.at.inode()?.clone();
-    let victim = {
+    let (victim, last) = {
         let _lock = dir.lock.write();
         let dentry = child_locked(&walk.at.dentry, &dir, walk.last_name())?;
         let victim = dentry.positive()?.clone();
@@ -190,10 +194,15 @@ pub fn unlink(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8]) -> Result {
         let _file = victim.lock.write_nested(2);
         dir.ops.unlink(&dir, walk.last_name(), &victim)?;
         dcache::deleted(&dentry);
-        victim.clone()
+        notify::on_inode(&victim, g::IN_ATTRIB);
+        let last = victim.retire();
+        notify::on_entry(&dir, g::IN_DELETE, walk.last_name(), false);
+        (victim.clone(), last)
     };
     // Freeing a large file takes its time: not under the directory's lock.
-    victim.evict_if_unused();
+    if last {
+        victim.ops.evict(&victim);
+    }
     Ok(())
 }
 
@@ -208,7 +217,7 @@ pub fn rmdir(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8]) -> Result {
         Last::Root => return Err(Errno::EBUSY),
     }
     let dir = walk.at.inode()?.clone();
-    let victim = {
+    let (victim, last) = {
         let _lock = dir.lock.write();
         let dentry = child_locked(&walk.at.dentry, &dir, walk.last_name())?;
         let victim = dentry.positive()?.clone();
@@ -221,9 +230,13 @@ pub fn rmdir(cx: &Lookup<'_>, at: Option<&Path>, name: &[u8]) -> Result {
         dir.ops.rmdir(&dir, walk.last_name(), &victim)?;
         victim.set_flag(I_DEAD);
         dcache::deleted(&dentry);
-        victim.clone()
+        let last = victim.retire();
+        notify::on_entry(&dir, g::IN_DELETE, walk.last_name(), true);
+        (victim.clone(), last)
     };
-    victim.evict_if_unused();
+    if last {
+        victim.ops.evict(&victim);
+    }
     Ok(())
 }
 
@@ -339,6 +352,11 @@ fn move_locked(
     }
     dcache::relocate(dentry, &to.at.dentry, to.last_name(), Some(target), prepared, exchange);
     drop(inner);
+    let (here, there_now) = ((&**old_dir, from.last_name()), (&**new_dir, to.last_name()));
+    notify::on_move(inode, here, there_now, there.as_deref().filter(|_| !exchange));
+    if let Some(t) = there.as_ref().filter(|_| exchange) {
+        notify::on_move(t, there_now, here, None);
+    }
     Ok(there.filter(|_| !exchange))
 }
 

@@ -89,7 +89,7 @@ fn build(path: &Path, root: &Path) -> Result<PathText> {
     let mut reachable = true;
     if mount.is_internal() {
         let text = dentry.name()?;
-        return Ok(PathText { text, reachable, deleted: false });
+        return Ok(PathText { text, reachable, deleted });
     }
     loop {
         if KArc::ptr_eq(&dentry, &root.dentry) && MountRef::ptr_eq(&mount, &root.mount) {

@@ -11,6 +11,7 @@
 use crate::{
     Credentials, FileOps, Inode, InodeOps, Link, NewInode, OpenFile, PollEvents, PollTable, SetAttr, SuperBlock, class,
     file::{Emit, emit_dots},
+    splice::{self, Pages},
 };
 use abi::{DevNum, Errno, Mode, Result, raw::general as g};
 use core::{any::Any, fmt};
@@ -362,6 +363,12 @@ impl FileOps for SeqFile {
         Ok(n)
     }
 
+    fn splice_read(&self, f: &OpenFile, pos: &mut u64, len: usize, pages: &mut Pages) -> Result<usize> {
+        splice::read_copied(f, pos, len, pages)
+    }
+    fn can_splice_write(&self) -> bool {
+        self.store.is_some()
+    }
     fn seek(&self, f: &OpenFile, pos: u64, offset: i64, whence: u32) -> Result<u64> {
         // The end of a generated file is nowhere (seq_lseek).
         if whence > g::SEEK_CUR {

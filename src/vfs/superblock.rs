@@ -1,6 +1,6 @@
 //! A file system in use (the super block), and the register of file system types.
 
-use crate::{Dentry, Inode, SuperOps, class, dcache};
+use crate::{Dentry, Inode, SuperOps, class, dcache, notify};
 use abi::{DevNum, Errno, Result};
 use kalloc::{KArc, KBox, KBytes, KVec};
 use sync::{
@@ -48,6 +48,7 @@ pub struct SuperBlock {
     flags: AtomicU32,
     next_ino: AtomicU64,
     root: SpinLock<Option<KArc<Dentry>>>,
+    pub(crate) marked: notify::Marked,
     mounts: AtomicI64,
 }
 
@@ -82,6 +83,7 @@ impl SuperBlock {
             flags: AtomicU32::new(flags),
             next_ino: AtomicU64::new(1),
             root: SpinLock::new(None, &class::DENTRY),
+            marked: notify::Marked::new(),
             mounts: AtomicI64::new(0),
         })?)
     }
@@ -121,9 +123,18 @@ impl SuperBlock {
         self.mounts.fetch_add(1, SeqCst);
     }
 
+    /// A mount that nobody uses was taken off: if it is the last one, who watches files is told now and
+    /// not when the mount's memory goes.
+    pub(crate) fn leaving(&self) {
+        if self.mounts.load(SeqCst) == 1 {
+            notify::unmounted(self);
+        }
+    }
+
     /// A mount less; the last one ends the file system.
     pub(crate) fn unmounted(&self) {
         if self.mounts.fetch_sub(1, SeqCst) == 1 {
+            notify::unmounted(self);
             dcache::forget_super(self.serial);
             self.ops.shutdown(self);
             let root = self.root.lock().take();

@@ -1,7 +1,6 @@
 //! A watched file: its callbacks, what is asked of it, and its end.
 
 use super::{Epoll, Event, MAX_WATCHES, PRIVATE, nest::{self, Nesting}};
-use crate::quota::{Charge, Quota};
 use abi::{Errno, Result, raw::general as g};
 use collections::{Link, OrdMap};
 use core::any::Any;
@@ -14,7 +13,10 @@ use sync::{
         Ordering::{Acquire, Relaxed, Release},
     },
 };
-use vfs::{Credentials, FileWatch, FileWatcher, OpenFile, PollEvents, PollTable};
+use vfs::{
+    Credentials, FileWatch, FileWatcher, OpenFile, PollEvents, PollTable,
+    quota::{Charge, Quota},
+};
 
 static HOOKS: LockClass = LockClass::new("epoll_hooks", 1064);
 static WATCHES: Quota = Quota::new();

@@ -17,6 +17,7 @@ use vfs::{
     devnodes,
     pseudo::{SeqBuf, no_memory},
     random,
+    splice::{self, Pages},
 };
 
 /// Major number of the memory devices.
@@ -76,6 +77,9 @@ impl FileOps for Null {
     }
     fn write(&self, _f: &OpenFile, src: &mut IoSource<'_>, _pos: &mut u64) -> Result<usize> {
         Ok(swallow(src))
+    }
+    fn can_splice_write(&self) -> bool {
+        true
     }
     fn seek(&self, _f: &OpenFile, _pos: u64, _offset: i64, _whence: u32) -> Result<u64> {
         Ok(0)
@@ -151,6 +155,12 @@ struct Random {
 }
 
 impl FileOps for Random {
+    fn splice_read(&self, f: &OpenFile, pos: &mut u64, len: usize, pages: &mut Pages) -> Result<usize> {
+        splice::read_copied(f, pos, len, pages)
+    }
+    fn can_splice_write(&self) -> bool {
+        true
+    }
     fn read(&self, f: &OpenFile, dst: &mut IoSink<'_>, _pos: &mut u64) -> Result<usize> {
         if self.blocking && !random::is_seeded() {
             if f.is_nonblocking() {

@@ -39,7 +39,6 @@ pub(crate) fn register() -> Result {
     // Full or not seeded yet: a generator of this kind has nothing between.
     add_fn("sys/kernel/random/entropy_avail", 0o444, |out| line(out, if random::is_seeded() { "256" } else { "0" }))?;
     add_fn("sys/fs/nr_open", 0o444, |out| line(out, "1048576"))?;
-    add_fn("sys/fs/pipe-max-size", 0o444, |out| line(out, "1048576"))?;
     for (path, number) in MEMORY {
         add_number(path, number)?;
     }

@@ -5,13 +5,16 @@
 //! (`dir.rs`); what an instance may hold is counted in `account.rs`. A file without a name lives
 //! until its last open file is gone, then gives its pages up at once.
 //!
-//! Not there: FALLOC_FL_ZERO_RANGE and its relatives (EOPNOTSUPP), huge pages, quotas, extended
-//! attributes; SEEK_DATA and SEEK_HOLE take all of a file for data, which lseek(2) allows.
+//! `memfd.rs` makes files that no directory knows (`memfd_create(2)`). As on Linux, FALLOC_FL_ZERO_RANGE
+//! and its relatives are EOPNOTSUPP.
+//!
+//! Not there: huge pages, quotas, extended attributes.
 //!
 //! Locks: the VFS's inode locks order everything; a spin lock per directory protects its trees.
 
 mod account;
 mod dir;
+mod memfd;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -21,12 +24,13 @@ use account::Account;
 use core::any::Any;
 use dir::{Entries, Slot};
 use kalloc::{KArc, KBox, KBytes, TryClone, karc_as, karc_dyn, kbox_dyn};
-use mm::{Get, MappedFile, PageCache, PageSource};
+use mm::{MappedFile, PageCache, PageSource};
 pub use options::Options;
 use sync::atomic::{AtomicBool, Ordering::Relaxed};
 use vfs::{
     Credentials, Emit, FileOps, FileSystem, Inode, InodeOps, IoSink, IoSource, MountRequest, NewInode, OpenFile,
-    Rename, Statfs, SuperBlock, SuperOps, emit_dots, generic, init_owner,
+    Rename, Statfs, SuperBlock, SuperOps, emit_dots, generic, init_owner, seal,
+    splice::{self, Pages},
 };
 
 const TMPFS_MAGIC: u64 = g::TMPFS_MAGIC as u64;
@@ -87,8 +91,9 @@ impl FileSystem for TmpFs {
     }
 }
 
-/// Registers the file system types.
+/// Registers the file system types, and who makes files without a name.
 pub fn init() -> Result {
+    vfs::set_memory_files(memfd::create);
     vfs::register_filesystem(karc_dyn!(TmpFs { name: "tmpfs", unlimited: false } => dyn FileSystem)?)?;
     vfs::register_filesystem(karc_dyn!(TmpFs { name: "ramfs", unlimited: true } => dyn FileSystem)?)
 }
@@ -231,7 +236,12 @@ fn new_inode(sb: &KArc<SuperBlock>, account: &KArc<Account>, a: Attributes, cont
         size,
         cache,
     };
-    Inode::new(sb, new, ops)
+    let inode = Inode::new(sb, new, ops)?;
+    if is_file {
+        // Only memfd_create makes files to which seals can be added.
+        inode.seals.begin(seal::SEAL_SEAL);
+    }
+    Ok(inode)
 }
 
 impl Node {
@@ -408,6 +418,15 @@ impl FileOps for TmpFile {
     fn write(&self, f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64) -> Result<usize> {
         generic::write(f, src, pos)
     }
+    fn append(&self, f: &OpenFile, src: &mut IoSource<'_>, pos: &mut u64) -> Result<usize> {
+        generic::append(f, src, pos)
+    }
+    fn splice_read(&self, f: &OpenFile, pos: &mut u64, len: usize, pages: &mut Pages) -> Result<usize> {
+        splice::read_cached(f, pos, len, pages)
+    }
+    fn can_splice_write(&self) -> bool {
+        true
+    }
     fn mmap(&self, f: &KArc<OpenFile>) -> Result<KArc<dyn MappedFile>> {
         generic::mapping(f)
     }
@@ -417,23 +436,49 @@ impl FileOps for TmpFile {
     fn fallocate(&self, f: &OpenFile, mode: u32, offset: u64, len: u64) -> Result {
         let cache = f.inode.cache.as_ref().ok_or(Errno::EINVAL)?;
         let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+        let page = PAGE_SIZE as u64;
+        if mode & !(g::FALLOC_FL_PUNCH_HOLE | g::FALLOC_FL_KEEP_SIZE) != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let _lock = f.inode.lock.write();
-        const PUNCH: u32 = g::FALLOC_FL_PUNCH_HOLE | g::FALLOC_FL_KEEP_SIZE;
-        match mode {
-            PUNCH => cache.discard(offset, end)?,
-            0 | g::FALLOC_FL_KEEP_SIZE => {
-                let page = PAGE_SIZE as u64;
-                for index in offset / page..end.div_ceil(page) {
-                    cache.page(index, Get::Create)?;
-                }
-                if mode == 0 && end > cache.size() {
-                    cache.truncate(end)?;
-                }
+        if mode & g::FALLOC_FL_PUNCH_HOLE != 0 {
+            f.inode.seals.check_discard()?;
+            cache.discard(offset, end)?;
+        } else {
+            f.inode.seals.check_size(cache.size(), end.max(cache.size()))?;
+            let (first, last) = (offset / page, end.div_ceil(page));
+            let most = Node::node_of(&f.inode)?.account.max_pages.load(Relaxed);
+            if most != 0 && last - first > most {
+                return Err(Errno::ENOSPC);
             }
-            _ => return Err(Errno::EOPNOTSUPP),
+            cache.reserve(first, last)?;
+            if mode == 0 && end > cache.size() {
+                cache.truncate(end)?;
+            }
         }
         f.inode.touch_modified();
         Ok(())
+    }
+    fn seek(&self, f: &OpenFile, pos: u64, offset: i64, whence: u32) -> Result<u64> {
+        let size = f.inode.size();
+        if whence != g::SEEK_DATA && whence != g::SEEK_HOLE {
+            return vfs::generic_seek(f, pos, offset, whence, size);
+        }
+        let cache = f.inode.cache.as_ref().ok_or(Errno::EINVAL)?;
+        let at = u64::try_from(offset).ok().filter(|&at| at < size).ok_or(Errno::ENXIO)?;
+        let _lock = f.inode.lock.read();
+        if whence == g::SEEK_DATA {
+            cache.next_data(at).filter(|&p| p < size).ok_or(Errno::ENXIO)
+        } else {
+            Ok(cache.next_hole(at).min(size))
+        }
+    }
+    fn fcntl(&self, f: &OpenFile, cmd: u32, arg: u64) -> Result<u64> {
+        match cmd {
+            g::F_GET_SEALS => f.inode.seals.get().map(u64::from),
+            g::F_ADD_SEALS => memfd::add_seals(f, arg),
+            _ => Err(Errno::EINVAL),
+        }
     }
     fn as_any(&self) -> &dyn Any {
         self

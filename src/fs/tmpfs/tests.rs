@@ -13,7 +13,7 @@ use vfs::{
 };
 
 /// Physical memory for the page cache.
-fn memory() {
+pub(crate) fn memory() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let (start, size) = (abi::PhysAddr(1 << 30), 64 << 20);

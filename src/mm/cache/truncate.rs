@@ -5,8 +5,8 @@
 //! lock, the pages: a fault that saw the old size either mapped its page before the lock (and it
 //! is unmapped here) or finds it gone.
 
-use abi::{PAGE_MASK, PAGE_SIZE, Result};
-use frames::FrameFlags;
+use abi::{Errno, PAGE_MASK, PAGE_SIZE, Result};
+use frames::{AllocFlags, FrameFlags, alloc_frame};
 use sync::atomic::Ordering;
 
 use super::{Get, PageCache, index_of, lock};
@@ -55,6 +55,84 @@ impl PageCache {
             self.remove_pages(first, last);
         }
         Ok(())
+    }
+
+    /// Gives pages `first..end` their place and memory before they are used (`fallocate(2)`): they
+    /// read as the holes they were. What fails leaves nothing behind: ENOMEM, the source's error,
+    /// EINTR. The caller holds the inode's lock. May sleep.
+    pub fn reserve(&self, first: u64, end: u64) -> Result {
+        for index in first..end {
+            let waiting = sched::current().head().test_flag(arch::thread::SIGNAL_PENDING);
+            let done = match self.lookup(index) {
+                Some(_) if self.lookup_ready(index).is_some() => continue,
+                _ if waiting => Err(Errno::EINTR),
+                // One of an earlier call: filled now, so that taking back leaves it.
+                Some(_) => self.page(index, Get::Create).map(|_| ()),
+                None => self.place_empty(index),
+            };
+            if let Err(e) = done {
+                self.unreserve(first, index);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    fn place_empty(&self, index: u64) -> Result {
+        // Without UPTODATE: who uses it first fills it with zeros.
+        let frame = alloc_frame(AllocFlags::empty())?;
+        self.insert(index, frame).map(|_| ())
+    }
+
+    fn unreserve(&self, first: u64, end: u64) {
+        let mut next = first;
+        while let Some((index, frame)) = self.pages.next(next, u64::MAX) {
+            if index >= end {
+                break;
+            }
+            let held = lock::lock(&frame);
+            if self.owns(&frame) && !frame.test(FrameFlags::UPTODATE) {
+                self.forget(&frame, index);
+            }
+            drop(held);
+            next = index + 1;
+        }
+    }
+
+    /// The first byte from `pos` on that is not in a hole (`lseek(2)`, SEEK_DATA); None: no more.
+    pub fn next_data(&self, pos: u64) -> Option<u64> {
+        let mut next = index_of(pos);
+        loop {
+            let (index, frame) = self.pages.next(next, u64::MAX)?;
+            if frame.test(FrameFlags::UPTODATE) {
+                return Some(index.saturating_mul(PAGE).max(pos));
+            }
+            next = index.checked_add(1)?;
+        }
+    }
+
+    /// The first byte from `pos` on that is in a hole (SEEK_HOLE).
+    pub fn next_hole(&self, pos: u64) -> u64 {
+        let mut index = index_of(pos);
+        while self.lookup_ready(index).is_some() {
+            index += 1;
+        }
+        index.saturating_mul(PAGE).max(pos)
+    }
+
+    /// Whether somebody beside this cache and mappings holds a page. A hint: who only passes by
+    /// counts too.
+    pub fn is_pinned(&self) -> bool {
+        let mut next = 0;
+        while let Some((index, frame)) = self.pages.next(next, u64::MAX) {
+            // One reference each: the tree's, every mapping's, and this one.
+            if i64::from(frame.refcount()) > 2 + i64::from(frame.mapcount()) {
+                return true;
+            }
+            let Some(n) = index.checked_add(1) else { break };
+            next = n;
+        }
+        false
     }
 
     /// Drops clean pages that nothing uses (drop_caches, `posix_fadvise(2)` DONTNEED).

@@ -80,6 +80,19 @@ impl AddressSpace {
         Ok(done)
     }
 
+    /// The frame behind an address that the program may read, to hold by reference: later stores of
+    /// the program show in it (`vmsplice(2)`). EFAULT; ENOMEM. May sleep.
+    pub fn pin(&self, addr: UserAddr) -> Result<FrameRef> {
+        let device = |a: &crate::Area| a.file().is_some_and(|f| f.device_page(a.index_of(addr.0)).is_some());
+        if self.area_at(addr.0).is_none_or(|a| device(&a)) {
+            return Err(Errno::EFAULT);
+        }
+        match self.page_for(addr.0, false, Force::No)? {
+            Some(frame) => Ok(frame),
+            None => crate::zero_page(),
+        }
+    }
+
     /// The frame behind an address, faulted in as needed; `None` for a page of zeros or a device.
     fn page_for(&self, addr: u64, write: bool, force: Force) -> Result<Option<FrameRef>> {
         let page = addr & !PAGE_MASK;

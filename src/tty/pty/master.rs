@@ -15,7 +15,10 @@ use kalloc::{KArc, KBox};
 use mm::io::{IoSink, IoSource};
 use sched::{Mutex, Outcome, Sleep};
 use sync::LockClass;
-use vfs::{Credentials, FileOps, OpenFile, PollEvents, PollTable};
+use vfs::{
+    Credentials, FileOps, OpenFile, PollEvents, PollTable,
+    splice::{self, Pages},
+};
 
 static READ: LockClass = LockClass::new("pty_read", 312);
 static WRITE: LockClass = LockClass::new("pty_write", 314);
@@ -187,6 +190,12 @@ impl Drop for Master {
 }
 
 impl FileOps for Master {
+    fn splice_read(&self, f: &OpenFile, pos: &mut u64, len: usize, pages: &mut Pages) -> Result<usize> {
+        splice::read_copied(f, pos, len, pages)
+    }
+    fn can_splice_write(&self) -> bool {
+        true
+    }
     fn read(&self, f: &OpenFile, dst: &mut IoSink<'_>, _pos: &mut u64) -> Result<usize> {
         self.read_output(dst, f.is_nonblocking())
     }

@@ -30,9 +30,11 @@ mod formats;
 mod futex;
 mod hostile;
 mod ids;
+mod inotify;
 mod io;
 mod jobs;
 mod links;
+mod memfd;
 mod memory;
 mod mlock;
 mod meta;
@@ -52,6 +54,7 @@ mod scm;
 mod signalfd;
 mod seccomp;
 mod signals;
+mod splice;
 mod system;
 mod threads;
 mod time;
@@ -73,12 +76,15 @@ const GROUPS: &[&[Case]] = &[
     meta::CASES,
     fcntl::CASES,
     pipes::CASES,
+    splice::CASES,
     poll::CASES,
     events::CASES,
     epoll::CASES,
+    inotify::CASES,
     unix::CASES,
     scm::CASES,
     memory::CASES,
+    memfd::CASES,
     mlock::CASES,
     faults::CASES,
     process::CASES,
