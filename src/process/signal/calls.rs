@@ -153,18 +153,21 @@ pub fn rt_sigtimedwait(task: &Task, set: UserPtr<u64>, info: UserPtr<[u8; SIGINF
         Some(found) => found,
         None => {
             // While waiting, the signals are deliverable, so that their sender wakes this thread.
-            let blocked = task.signals.lock_irq().blocked;
-            task.signals.lock_irq().awaited = SigSet(want.0 & blocked.0);
-            let old = deliver::set_blocked(task, blocked.minus(want));
+            let blocked = {
+                let mut sig = task.signals.lock_irq();
+                sig.awaited = SigSet(sig.blocked.0 & want.0);
+                sig.blocked
+            };
+            deliver::set_blocked(task, blocked.minus(want));
             let never = sched::WaitQueue::new();
             let outcome: Outcome<SigInfo> = never.wait_until(Sleep::Interruptible, deadline, take);
-            let late = take();
-            deliver::set_blocked(task, old);
+            deliver::set_blocked(task, blocked);
             task.signals.lock_irq().awaited = SigSet::EMPTY;
-            match (outcome, late) {
-                (Outcome::Ready(found), None) | (_, Some(found)) => found,
-                (Outcome::TimedOut, None) => return Err(Errno::EAGAIN),
-                (Outcome::Interrupted, None) => return Err(Errno::EINTR),
+            match outcome {
+                Outcome::Ready(found) => found,
+                // What came at the last moment is taken, too.
+                Outcome::TimedOut => take().ok_or(Errno::EAGAIN)?,
+                Outcome::Interrupted => take().ok_or(Errno::EINTR)?,
             }
         }
     };

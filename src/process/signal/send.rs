@@ -145,26 +145,20 @@ impl ProcessSignals {
     fn queue(&mut self, process: &Process, task: Option<&Task>, info: SigInfo, action: Action) -> Queued {
         let signal = info.signal;
         let fatal = self.is_fatal(process, signal, action);
-        let wanted = |t: &Task| {
-            let sig = t.signals.lock();
-            !sig.blocked.contains(signal)
+        let wanted = |t: &Task| !t.signals.lock().blocked.contains(signal);
+        // Who takes it: nobody, where it is blocked.
+        let target = match task {
+            Some(t) => wanted(t).then_some(t),
+            None => self.members.iter().find(|t| wanted(t) && !t.has_exited()).map(|t| &**t),
         };
-        // A blocked signal is kept even when it would be ignored: its action may change meanwhile.
-        let blocked = match task {
-            Some(t) => !wanted(t),
-            None => !self.members.iter().any(|t| wanted(t)),
-        };
-        // Nor is one ignored, or fatal, that its thread would have blocked if it did not wait for it.
-        let awaits = |t: &Task| t.signals.lock().awaited.contains(signal);
-        let awaited = !blocked
-            && match task {
-                Some(t) => awaits(t),
-                None => self.members.iter().find(|t| wanted(t)).is_some_and(|t| awaits(t)),
-            };
+        let awaited = target.is_some_and(|t| t.signals.lock().awaited.contains(signal));
+        // A blocked signal is kept even when it would be ignored: its action may change meanwhile, or
+        // someone waits for it.
+        let blocked = target.is_none() || awaited;
         // A tracer sees what would be ignored, too, and before anything happens.
         let sees = task.or(self.members.first().map(|t| &**t)).is_some_and(|t| crate::ptrace::link::sees(t, signal));
         let ignored = !sees && action.ignores(signal) || process.is_init() && action.handler == super::SIG_DFL && !is_fault(&info);
-        if ignored && !blocked && !awaited && signal != Signal::STOP && signal != Signal::KILL
+        if ignored && !blocked && signal != Signal::STOP && signal != Signal::KILL
             || process.is_init() && SigSet::UNBLOCKABLE.contains(signal)
         {
             return Queued::No;
@@ -177,18 +171,12 @@ impl ProcessSignals {
             process.signal_arrived.wake_all_key(vfs::PollEvents::IN.bits());
         }
         // A stopped process takes it when it goes on; only SIGKILL does not wait for that.
-        if fatal && !sees && (signal == Signal::KILL || !blocked && !awaited && self.stop.is_none()) {
+        if fatal && !sees && (signal == Signal::KILL || !blocked && self.stop.is_none()) {
             // Nothing can stop the end of the process any more: every thread leaves at once.
             self.begin_group_exit(signal.number());
             return Queued::Yes;
         }
-        let target = match task {
-            Some(t) => Some(t),
-            None => self.members.iter().find(|t| wanted(t) && !t.has_exited()).map(|t| &**t),
-        };
-        if let Some(t) = target
-            && (!blocked || signal == Signal::KILL)
-        {
+        if let Some(t) = target {
             notify(t, false);
         }
         let counts = signal.is_realtime() || matches!(info.cause, Cause::Timer { .. });

@@ -52,6 +52,7 @@ mod process;
 mod scheduling;
 mod scm;
 mod signalfd;
+mod sigwait;
 mod seccomp;
 mod signals;
 mod splice;
@@ -102,6 +103,7 @@ const GROUPS: &[&[Case]] = &[
     futex::CASES,
     pi::CASES,
     signalfd::CASES,
+    sigwait::CASES,
     signals::CASES,
     scheduling::CASES,
     time::CASES,

@@ -138,7 +138,7 @@ fn state_of(pid: i32) -> char {
     text.rsplit_once(") ").and_then(|(_, t)| t.chars().next()).unwrap_or('?')
 }
 
-fn until_state(pid: i32, state: char) -> Outcome {
+pub fn until_state(pid: i32, state: char) -> Outcome {
     for _ in 0..20_000 {
         if state_of(pid) == state {
             return Ok(());
