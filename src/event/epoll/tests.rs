@@ -12,6 +12,12 @@ fn new() -> KArc<OpenFile> {
     MAX_WATCHES.set(100_000).unwrap();
     create(0, &cred()).unwrap()
 }
+/// For tests that put epolls into epolls: one at a time, for who waits for the lock on the nesting
+/// must be a thread of the scheduler.
+fn nesting() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE.lock().unwrap_or_else(|e| e.into_inner())
+}
 fn put(f: &OpenFile) {
     f.write(&mut IoSource::kernel(&1u64.to_ne_bytes()), u64::MAX).unwrap();
 }
@@ -113,6 +119,7 @@ fn closing_the_epoll_lets_go_of_everything() {
 
 #[test]
 fn circles_and_long_rows_are_eloop() {
+    let _one = nesting();
     let eps: Vec<_> = (0..7).map(|_| new()).collect();
     let watch = |outer: usize, inner: usize| add(&eps[outer], inner as u32, &eps[inner], g::EPOLLIN);
     assert_eq!(add(&eps[0], 0, &eps[0], g::EPOLLIN), Err(Errno::EINVAL));
@@ -131,6 +138,7 @@ fn circles_and_long_rows_are_eloop() {
 
 #[test]
 fn an_epoll_in_an_epoll_is_readable_when_its_files_are() {
+    let _one = nesting();
     let (outer, inner, f) = (new(), new(), event(0));
     add(&outer, 1, &inner, g::EPOLLIN).unwrap();
     add(&inner, 2, &f, g::EPOLLIN).unwrap();
@@ -179,6 +187,7 @@ fn watch_by(inner: &KArc<OpenFile>, n: usize, all: &mut Vec<KArc<OpenFile>>) -> 
 
 #[test]
 fn the_ways_up_from_a_file_are_counted_by_their_length() {
+    let _one = nesting();
     let (inner, f, mut all) = (new(), event(0), vec![]);
     // Without a file nothing is woken.
     assert_eq!(watch_by(&inner, 501, &mut all), 501);
@@ -193,6 +202,7 @@ fn the_ways_up_from_a_file_are_counted_by_their_length() {
 
 #[test]
 fn what_each_layer_adds_multiplies() {
+    let _one = nesting();
     let (inner, f, mut all) = (new(), event(0), vec![]);
     add(&inner, 1, &f, g::EPOLLIN).unwrap();
     let mut layer = vec![];

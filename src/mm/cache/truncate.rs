@@ -62,7 +62,7 @@ impl PageCache {
     /// EINTR. The caller holds the inode's lock. May sleep.
     pub fn reserve(&self, first: u64, end: u64) -> Result {
         for index in first..end {
-            let waiting = sched::current().head().test_flag(arch::thread::SIGNAL_PENDING);
+            let waiting = arch::thread::current().test_flag(arch::thread::SIGNAL_PENDING);
             let done = match self.lookup(index) {
                 Some(_) if self.lookup_ready(index).is_some() => continue,
                 _ if waiting => Err(Errno::EINTR),

@@ -106,7 +106,7 @@ impl AddressSpace {
             let to = area.end.min(end);
             while at < to {
                 // A long way: who is killed meanwhile does not go to its end.
-                if sched::current().head().test_flag(arch::thread::FATAL_PENDING) {
+                if arch::thread::current().test_flag(arch::thread::FATAL_PENDING) {
                     return Err(Errno::EINTR);
                 }
                 self.fault_in(at, write, super::remote::Force::No)?;
