@@ -283,7 +283,7 @@ fn kill_all(task: &Task, ns: &crate::pid::PidNamespace, signal: Option<Signal>, 
         if may_signal(task, signal, &t)? {
             sent += 1;
             if let Some(info) = info {
-                t.process.heard.fetch_add(1, Ordering::Relaxed);
+                super::send::note_as_one_of_many(&t.process, info.signal);
                 super::send_with_family(&t.process, info);
             }
         }

@@ -64,11 +64,19 @@ pub(crate) fn send_to_group_with_family(group: &crate::pid::Pid, info: SigInfo, 
         let leader = process.leader.lock().clone();
         if leader.is_some_and(|l| allow(&l)) {
             sent += 1;
-            process.heard.fetch_add(1, Ordering::Relaxed);
+            note_as_one_of_many(&process, info.signal);
             send_with_family(&process, info);
         }
     }
     (members, sent)
+}
+
+/// A fork that is under way starts again after a signal that its child would have got, too. One that
+/// is ignored anyway is nobody's loss, and no reason to start again for ever.
+pub(super) fn note_as_one_of_many(process: &Process, signal: Signal) {
+    if !process.action(signal).ignores(signal) {
+        process.heard.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Sends the signal of a timer, to the process or to a thread of it. Any context: if it ends a stop,
